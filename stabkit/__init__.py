@@ -1,0 +1,7 @@
+"""stabkit: why fine-tuning collapses for some seeds, measured, drawn and mended.
+
+Companion package of the interactive edition of *On the Stability of Fine-tuning BERT*
+(Mosbach, Andriushchenko and Klakow, ICLR 2021, arXiv:2006.04884).
+"""
+
+__version__ = "0.1.0"
