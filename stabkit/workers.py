@@ -1,0 +1,138 @@
+"""Processes that share a queue of tasks, of which any may be lost at any time.
+
+Unlike ``concurrent.futures``, losing one process costs one task, which is named, and no other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ONE_THREAD = {  # the processes share the cores; read by the numerical libraries when loaded
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What became of a task whose process ended under it."""
+
+    how: str
+
+
+class StartError(RuntimeError):
+    """A process that ended before it could take its first task."""
+
+
+def spread(
+    todo: deque[T], work: Callable[[T], R], processes: int
+) -> Generator[tuple[T, R | Lost], None, None]:
+    """Yield each task of ``todo`` with its result, as they come, from spawned processes.
+
+    ``work`` must be importable and must not raise; tasks may be added to ``todo`` meanwhile.
+    Closing the generator ends the processes at once, and so does the death of this process.
+    Raises StartError when a process cannot start.
+    """
+    workers: list[_Worker[T, R]] = []
+    try:
+        while todo or any(worker.busy for worker in workers):
+            for worker in workers:
+                if todo and worker.ready and not worker.busy:
+                    worker.give(todo.popleft())
+            wanted = min(processes, len(todo) + sum(worker.busy for worker in workers))
+            workers += [_Worker(work) for _ in range(wanted - len(workers))]
+            for pipe in connection.wait([worker.pipe for worker in workers]):
+                worker = next(worker for worker in workers if worker.pipe is pipe)
+                yield from worker.receive()
+            workers = [worker for worker in workers if not worker.lost]
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.join()
+
+
+class _Worker(Generic[T, R]):
+    """A process, the pipe to it and the task it is at."""
+
+    def __init__(self, work: Callable[[T], R]) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        with _environment(ONE_THREAD):
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self.tasks: list[T] = []  # one or none
+        self.ready = self.lost = False
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.tasks)
+
+    def give(self, task: T) -> None:
+        self.tasks = [task]
+        with suppress(OSError):  # it ended while idle: receive() will find out
+            self.pipe.send(task)
+
+    def receive(self) -> Iterator[tuple[T, R | Lost]]:
+        """Yield its task and the result; nothing when it reports for work or ended idle."""
+        try:
+            result: R | Lost = self.pipe.recv()
+        except (EOFError, OSError):
+            self.lost = True
+            result = Lost(self._ending())
+        finished, self.tasks, self.ready = self.tasks, [], True
+        for task in finished:
+            yield task, result
+
+    def _ending(self) -> str:
+        self.process.join()
+        code = self.process.exitcode or 0
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if not self.ready:
+            raise StartError(f"a worker process ended with {how} before its first task")
+        return how
+
+
+def _serve(pipe: connection.Connection, work: Callable[[T], R]) -> None:
+    """Do the tasks that come through ``pipe`` until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError):
+        pipe.send(None)
+        while True:
+            pipe.send(work(pipe.recv()))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started meanwhile."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,236 @@
+"""Sweep: every run once, whoever is killed; faults are real signals to real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fakes
+import pytest
+from pandas.testing import assert_frame_equal
+
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, StoreError
+from stabkit.results import RunResult
+from stabkit.store import Store
+from stabkit.sweep import SweepError, sweep
+
+PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
+
+DRIVER = """
+import sys, fakes
+from stabkit.store import Store
+from stabkit.sweep import sweep
+sweep(fakes.grid(int(sys.argv[2])), Store(sys.argv[1]), processes=int(sys.argv[3]),
+      run=getattr(fakes, sys.argv[4]), progress=False)
+assert "torch" not in sys.modules
+"""
+
+
+@contextmanager
+def driver(store: Store, n: int, processes: int, run: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a sweep in a process of its own, in a process group of its own."""
+    folders = (Path(__file__).parent, Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(store.path), str(n), str(processes), run],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
+            "FAKE_LOG": str(store.path.parent / "log"),
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def started(store: Store) -> list[int]:
+    """Return the seeds whose runs have begun, as the fake runs noted them."""
+    log = store.path.parent / "log"
+    return [int(line.split()[0]) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def free(store: Store, config: RunConfig) -> bool:
+    """Tell whether no living process is at this run."""
+    with store.claim(config.key) as ours:
+        return ours
+
+
+def by_hand(path: Path, n: int) -> Store:
+    store = Store(path)
+    for config in fakes.grid(n):
+        store.put(fakes.quick(config))
+    return store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_one_process_does_what_is_pending_in_order(store: Store, tmp_path: Path) -> None:
+    grid = fakes.grid(4)
+    store.put(fakes.quick(grid[2]))
+    done: list[int] = []
+
+    def note(config: RunConfig) -> RunResult:
+        done.append(config.seed)
+        return fakes.quick(config)
+
+    table = sweep([*grid, *grid], store, run=note, progress=False)
+    assert done == [0, 1, 3]
+    assert_frame_equal(table, by_hand(tmp_path / "hand", 4).table(grid))
+    assert_frame_equal(sweep(grid[::-1], store, run=note, progress=False), store.table(grid[::-1]))
+    assert done == [0, 1, 3]
+
+
+def test_spawned_processes_have_one_thread_and_give_the_same_table(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    table = sweep(fakes.grid(5), store, processes=2, run=fakes.quick, progress=False)
+    hand = by_hand(tmp_path / "hand", 5).table(fakes.grid(5))
+    assert set(table.threads) == {"1"} and set(hand.threads) == {"7"}
+    assert_frame_equal(table.drop(columns="threads"), hand.drop(columns="threads"))
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_run_that_raises_is_named_and_the_others_go_on(store: Store) -> None:
+    grid = fakes.grid(4)
+    with pytest.raises(SweepError) as caught:
+        sweep(grid, store, run=fakes.raising, progress=False)
+    assert str(caught.value).startswith("1 of 4 runs ended in an error")
+    assert f"{grid[1].key} (mini-bert, mini-rte, seed 1): ZeroDivisionError: no such luck" in str(
+        caught.value
+    )
+    assert "Traceback" in caught.value.problems[grid[1].key]
+    assert store.pending(grid) == [grid[1]]
+    assert len(sweep(grid, store, run=fakes.quick, progress=False)) == 4
+
+
+def test_many_errors_are_counted_and_the_first_are_listed(store: Store) -> None:
+    with pytest.raises(SweepError, match="9 of 9 runs") as caught:
+        sweep(fakes.grid(9), store, run=lambda config: 1 / 0, progress=False)
+    assert str(caught.value).count("ZeroDivisionError") == 5
+    assert str(caught.value).endswith("and 4 more")
+    assert len(caught.value.problems) == 9
+
+
+def test_kill_9_of_a_worker_costs_its_run_alone(store: Store) -> None:
+    grid = fakes.grid(6)
+    with pytest.raises(SweepError, match="1 of 6") as caught:
+        sweep(grid, store, processes=2, run=fakes.dying, progress=False)
+    assert caught.value.problems == {grid[1].key: "its process was lost (signal SIGKILL)"}
+    assert grid[1].key in str(caught.value)
+    assert store.pending(grid) == [grid[1]]
+
+
+def test_a_run_function_that_workers_cannot_import_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ghost = types.ModuleType("ghost")
+    exec("def run(config): pass", ghost.__dict__)
+    monkeypatch.setitem(sys.modules, "ghost", ghost)
+    with pytest.raises(SweepError, match=r"exit code 1 before its first task.*importable"):
+        sweep(fakes.grid(3), store, processes=2, run=ghost.run, progress=False)
+
+
+def test_ctrl_c_stops_at_once_keeps_what_is_done_and_says_how_to_go_on(store: Store) -> None:
+    grid = fakes.grid(5)
+    with driver(store, 5, 2, "endless") as process:
+        until(lambda: {2, 3} <= set(started(store)))
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert f"stopped: 2 of 5 runs are in {store.path}; start the same again" in said
+    assert said.count("Traceback") == 1  # the workers are silent
+    assert free(store, grid[2]) and free(store, grid[3])
+    assert store.pending(grid) == grid[2:]
+
+
+def test_kill_9_of_the_sweep_ends_its_workers_and_a_restart_completes_the_table(
+    store: Store, tmp_path: Path
+) -> None:
+    grid = fakes.grid(5)
+    with driver(store, 5, 2, "endless") as process:
+        until(lambda: {2, 3} <= set(started(store)))
+        assert not free(store, grid[2])
+        process.kill()
+        until(lambda: free(store, grid[2]) and free(store, grid[3]))
+    assert store.pending(grid) == grid[2:]
+    table = sweep(grid, store, run=fakes.quick, progress=False)
+    undisturbed = by_hand(tmp_path / "hand", 5).table(grid)
+    assert_frame_equal(table.drop(columns="threads"), undisturbed.drop(columns="threads"))
+
+
+def test_two_sweeps_on_one_store_share_the_work(store: Store) -> None:
+    grid = fakes.grid(12)
+    with driver(store, 12, 1, "noted") as one, driver(store, 12, 1, "noted") as other:
+        for process in (one, other):
+            assert process.communicate(timeout=PATIENCE)[1] == ""
+            assert process.returncode == 0
+    assert sorted(started(store)) == list(range(12))
+    assert not store.pending(grid)
+
+
+def test_a_claimed_run_is_awaited_after_the_others(store: Store, tmp_path: Path) -> None:
+    """The other sweep dies over seed 2: this one, that waited for it, does the run."""
+    grid = fakes.grid(4)
+    done: list[int] = []
+
+    def note(config: RunConfig) -> RunResult:
+        done.append(config.seed)
+        if config.seed == 3:
+            process.kill()
+        return fakes.quick(config)
+
+    with driver(store, 3, 1, "endless") as process:
+        until(lambda: 2 in started(store))
+        sweep(grid, store, run=note, progress=False)
+    assert done == [3, 2]
+
+
+def test_a_store_that_cannot_be_written_stops_the_sweep_before_the_first_run(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    runs: list[RunConfig] = []
+    with pytest.raises(StoreError, match="cannot write"):
+        sweep(fakes.grid(3), Store(tmp_path / "file" / "s"), run=runs.append, progress=False)
+    assert not runs
+
+
+def test_no_process_is_a_mistake(store: Store) -> None:
+    with pytest.raises(ConfigError, match="processes is 0; expected 1 or more"):
+        sweep(fakes.grid(1), store, processes=0)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_the_progress_bar_goes_to_stderr_or_nowhere(
+    progress: bool, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put(fakes.quick(fakes.grid(1)[0]))
+    sweep(fakes.grid(3), store, run=fakes.quick, progress=progress)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("3/3" in err) if progress else (err == "")
