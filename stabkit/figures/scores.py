@@ -1,0 +1,209 @@
+"""Figures and tables of finished runs: Fig. 1, Table 1, failure curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from stabkit.figures.style import PALETTE, colour, reference, translucent
+from stabkit.paper import reported
+from stabkit.tables import describe_groups, failure_curve, finite_scores, only, require
+
+Score = Literal["score_last", "score_best"]
+GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly for any number of seeds
+CAUSES = {
+    "constant": "one class predicted",
+    "flat_loss": "training loss at the label entropy",
+    "diverged": "loss not finite",
+}
+METRICS = {
+    "accuracy": "dev accuracy (%)",
+    "f1": "dev F1 (%)",
+    "accuracy_f1": "dev mean of accuracy, F1 (%)",
+    "mcc": "100 times dev MCC",
+}
+ARMS = ((True, "with bias correction", "Ours", "solid"), (False, "without", "Devlin", "dash"))
+
+
+def seed_scores(
+    table: pd.DataFrame, group: str = "method", score: Score = "score_last"
+) -> go.Figure:
+    """Draw every run as a point beside its group's box, one panel per task (Fig. 1).
+
+    ``table`` is a run table of one model with the column ``group`` and ``majority_score``, the
+    score of always predicting the most frequent class. Failed runs are crosses.
+    """
+    require(table, ("task", "metric", "seed", group, "failed", "majority_score", *CAUSES))
+    only(table, "model")
+    finite_scores(table, score)
+    tasks, groups = list(table["task"].unique()), _in_order(table[group])
+    figure = make_subplots(rows=len(tasks), vertical_spacing=0.2 / len(tasks))
+    for row, task in enumerate(tasks, 1):
+        runs = table[table["task"] == task]
+        only(runs, "metric", "majority_score")
+        for position, name in enumerate(groups):
+            chosen = runs[runs[group].astype(str) == name]
+            figure.add_traces(_box_and_points(chosen, name, position, score), rows=row, cols=1)
+        majority = 100 * runs["majority_score"].iloc[0]
+        ends = (-0.5, len(groups) - 0.5)
+        line = reference(ends, (majority, majority), "majority class", first=row == 1)
+        figure.add_trace(line, row=row, col=1)
+        metric = runs["metric"].iloc[0]
+        figure.update_yaxes(title_text=f"{task}<br>{METRICS.get(metric, metric)}", row=row, col=1)
+    figure.add_traces(_symbol_key())
+    figure.update_xaxes(tickvals=list(range(len(groups))), ticktext=groups, showgrid=False)
+    return figure.update_layout(template="stabkit", height=110 + 290 * len(tasks))
+
+
+def _in_order(values: pd.Series) -> list[str]:
+    """Unique names, the paper's methods first and in its order."""
+    found = list(values.astype(str).unique())
+    return [n for n in PALETTE if n in found] + [n for n in found if n not in PALETTE]
+
+
+def _box_and_points(
+    runs: pd.DataFrame, name: str, position: int, score: str
+) -> tuple[go.Box, go.Scatter]:
+    scores, tint = 100 * runs[score].to_numpy(dtype=float), colour(name, position)
+    jitter = 0.36 * ((GOLDEN * runs["seed"].to_numpy(dtype=float)) % 1)
+    box = go.Box(
+        x=np.full(len(runs), position - 0.25),
+        y=scores,
+        width=0.3,
+        boxpoints=False,
+        line_color=tint,
+        fillcolor=translucent(tint),
+        showlegend=False,
+        hoverinfo="skip",
+    )
+    points = go.Scatter(
+        x=position + jitter,
+        y=scores,
+        mode="markers",
+        name=name,
+        showlegend=False,
+        marker={"color": tint, "size": 8, "symbol": np.where(runs["failed"], "x", "circle-open")},
+        customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), _verdicts(runs)]),
+        hovertemplate="%{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}",
+    )
+    return box, points
+
+
+def _verdicts(runs: pd.DataFrame) -> list[str]:
+    """In words: failed or not, and each sign of failure that the run shows."""
+    signs = [[words for cause, words in CAUSES.items() if row[cause]] for _, row in runs.iterrows()]
+    heads = np.where(runs["failed"], "failed", "not failed")
+    return ["; ".join([head, *found]) for head, found in zip(heads, signs, strict=True)]
+
+
+def _symbol_key() -> list[go.Scatter]:
+    marks = (("failed run", "x"), ("other run", "circle-open"))
+    return [
+        go.Scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "color": PALETTE["baseline"], "size": 8},
+        )
+        for name, symbol in marks
+    ]
+
+
+def failure_curves(table: pd.DataFrame, chosen: float | None = None) -> go.Figure:
+    """Draw the share of failed runs against the learning rate, with and without bias correction.
+
+    Bands are Wilson's 95 % intervals. ``chosen`` marks a learning rate, such as that of
+    ``learning_rate_rule``. ``table`` is a run table of one model, task and number of epochs,
+    without the controls (``multiplier`` other than "none").
+    """
+    only(table, "model", "task", "epochs", "multiplier")
+    curve, figure = failure_curve(table), go.Figure()
+    for corrected, name, tint, dash in ARMS:
+        arm = curve[curve["bias_correction"] == corrected]
+        if not arm.empty:
+            figure.add_traces(_band_and_line(arm, name, PALETTE[tint], dash))
+    if chosen is not None:
+        figure.add_trace(reference((chosen, chosen), (0, 100), f"chosen: {_short(chosen)}"))
+    rates = curve["learning_rate"].unique()
+    figure.update_xaxes(
+        type="log",
+        title_text="peak learning rate",
+        tickvals=rates,
+        ticktext=[_short(rate) for rate in rates],
+    )
+    figure.update_yaxes(title_text="failed runs (%)", range=[-3, 103])
+    return figure.update_layout(template="stabkit", height=400)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.1e}".replace("e-0", "e-")
+
+
+def _band_and_line(
+    arm: pd.DataFrame, name: str, tint: str, dash: str
+) -> tuple[go.Scatter, go.Scatter]:
+    x = arm["learning_rate"].to_numpy()
+    low, high = (100 * arm[bound].to_numpy() for bound in ("low", "high"))
+    band = go.Scatter(
+        x=np.concatenate([x, x[::-1]]),
+        y=np.concatenate([low, high[::-1]]),
+        fill="toself",
+        fillcolor=translucent(tint),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=name,
+    )
+    line = go.Scatter(
+        x=x,
+        y=100 * arm["rate"],
+        mode="lines+markers",
+        name=name,
+        legendgroup=name,
+        line={"color": tint, "dash": dash},
+        customdata=np.column_stack([arm["failures"], arm["runs"], low, high]),
+        hovertemplate="%{x:.2e}: %{customdata[0]} of %{customdata[1]} failed"
+        "<br>95 % interval %{customdata[2]:.0f} to %{customdata[3]:.0f} %",
+    )
+    return band, line
+
+
+def summary_table(
+    table: pd.DataFrame,
+    rng: np.random.Generator,
+    by: Iterable[str] = ("task", "method"),
+    score: str = "score_last",
+) -> pd.DataFrame:
+    """Return Table 1 as text, in percent: one row per group, 95 % intervals in brackets.
+
+    The failure share comes first, since a group that always fails has a small std. Where ``by``
+    names the paper's tasks and methods, the preprint's numbers stand beside ours.
+    """
+    only(table, "model")
+    described = describe_groups(table, rng, by=tuple(by), score=score)
+    rows = [_summary_row(row) for _, row in described.iterrows()]
+    texts = pd.DataFrame(rows).fillna("not reported")
+    return pd.concat([described[list(by)], texts], axis=1)
+
+
+def _summary_row(row: pd.Series) -> dict[str, str]:
+    ours = {
+        "failed": f"{row['failures']} of {row['runs']}",
+        "failed, %": row["failure_rate"].percent(),
+        "std": row["std"].percent(),
+        "std, not failed": row["std_successful"].percent(),
+        "mean": row["mean"].percent(),
+        "median": row["median"].percent(),
+        "max": f"{100 * row['max']:.1f}",
+    }
+    theirs = reported(row.get("task", ""), row.get("method", ""))
+    if theirs is None:
+        return ours
+    return ours | {f"preprint {name}": f"{number}" for name, number in theirs._asdict().items()}

@@ -1,0 +1,167 @@
+"""One look for all figures: colours, template, captions, and how a figure gets onto a page."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import import_module
+
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io as pio
+from plotly.io.json import to_json_plotly
+
+from stabkit.errors import StabkitError
+from stabkit.tables import require
+
+# Okabe and Ito's colours, told apart in every common form of colour blindness; a thing keeps its
+# colour throughout the book. Failed runs differ in symbol or dash too, never in colour alone.
+PALETTE = {
+    "Devlin": "#D55E00",
+    "Lee": "#E69F00",
+    "Ours": "#0072B2",
+    "failed": "#CC3311",
+    "successful": "#009E73",
+    "baseline": "#999999",
+}
+OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+# A grey with the same contrast (4.2) to the book's light and dark pages, for hosts whose style
+# sheet we do not write; in the book the text takes the page's own colour (STYLE).
+TEXT = "#767676"
+GRID = "rgba(128, 128, 128, 0.25)"
+CLEAR = "rgba(0, 0, 0, 0)"
+STYLE = (
+    ".stabkit-exhibit .infolayer text,.stabkit-exhibit .cartesianlayer text"
+    "{fill:currentColor!important}"
+)
+CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
+}
+
+pio.templates["stabkit"] = go.layout.Template(
+    layout={
+        "font": {"family": "system-ui, sans-serif", "size": 14, "color": TEXT},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "colorway": OTHERS,
+        "margin": {"l": 56, "r": 12, "t": 80, "b": 52},  # t: modebar, two lines of legend
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
+        "dragmode": False,  # a finger on the figure scrolls the page
+        "hovermode": "closest",
+        "modebar": {"bgcolor": CLEAR, "color": TEXT, "activecolor": PALETTE["Ours"]},
+        "xaxis": {"gridcolor": GRID, "zeroline": False, "automargin": True},
+        "yaxis": {"gridcolor": GRID, "zeroline": False, "automargin": True},
+    }
+)
+
+
+def colour(name: str, position: int = 0) -> str:
+    """Return the fixed colour of ``name``, or the ``position``-th of the others."""
+    return PALETTE.get(name, OTHERS[position % len(OTHERS)])
+
+
+def translucent(hexadecimal: str, opacity: float = 0.18) -> str:
+    """Return ``#RRGGBB`` as an rgba colour of the given opacity."""
+    red, green, blue = (int(hexadecimal[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
+def reference(x: Sequence[float], y: Sequence[float], name: str, first: bool = True) -> go.Scatter:
+    """Return a dashed grey line to compare with; only the ``first`` of a name is in the legend."""
+    return go.Scatter(
+        x=list(x),
+        y=list(y),
+        mode="lines",
+        name=name,
+        legendgroup=name,
+        showlegend=first,
+        line={"color": PALETTE["baseline"], "dash": "dash"},
+        hovertemplate=f"{name}<extra></extra>",
+    )
+
+
+def caption(
+    table: pd.DataFrame,
+    finding: str,
+    scale: str,
+    cell: Sequence[str] = ("task", "method"),
+    comparison: Sequence[str] = ("model", "task"),
+) -> str:
+    """Return the finding, then the runs' scale, number, hardware class and dates.
+
+    ``cell`` names the columns within which runs differ by seed only; ``comparison`` those whose
+    groups are compared inside, where hardware classes must not mix: StabkitError names them if
+    they do. A hardware class is a device and its model name.
+    """
+    require(table, (*cell, *comparison, "device", "hardware", "date"))
+    classes = table["device"].astype(str) + ", " + table["hardware"].astype(str)
+    for names, found in classes.groupby([table[name] for name in comparison]):
+        if found.nunique() > 1:
+            raise StabkitError(
+                f"{' on '.join(map(str, names))} mixes hardware classes "
+                f"({'; '.join(found.unique())}); compare runs of one class only"
+            )
+    sizes = table.groupby(list(cell), dropna=False).size()
+    low, high = sizes.min(), sizes.max()
+    each = f"{low}" if low == high else f"{low} to {high}"
+    days = sorted(table["date"].astype(str).str[:10])
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return (
+        f"{finding.rstrip('.')}. Scale: {scale}; n = {each} runs in each of {len(sizes)} cells; "
+        f"{' and '.join(classes.unique())}; {when}."
+    )
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A figure with its caption and a text alternative, drawn wherever a notebook is shown.
+
+    While the book is built (environment variable STABKIT_BOOK) it becomes HTML that draws with
+    the one plotly.js of the book, so that pages work offline; elsewhere plotly's own renderer for
+    JupyterLab, Colab and others is used, and the caption follows.
+    """
+
+    figure: go.Figure
+    caption: str
+    alt: str
+
+    def html(self) -> str:
+        """Return a <figure> element; the page must load plotly.js, before or after it."""
+        return html(self.figure, self.caption, self.alt)
+
+    def _ipython_display_(self) -> None:
+        notebook = import_module("IPython.display")  # there whenever a notebook asks
+        if os.environ.get("STABKIT_BOOK"):
+            notebook.display(notebook.HTML(self.html()))
+        else:
+            notebook.display(self.figure)
+            notebook.display(notebook.HTML(f"<p>{escape(self.caption)}</p>"))
+
+
+def show(figure: go.Figure, caption: str, alt: str) -> Exhibit:
+    """Return what a notebook's cell ends with; ``alt`` says what the figure shows, for the ear."""
+    if not (caption.strip() and alt.strip()):
+        raise StabkitError("a figure needs a caption and a text alternative; one of them is empty")
+    return Exhibit(figure, caption, alt)
+
+
+def html(figure: go.Figure, caption: str, alt: str) -> str:
+    """Return ``figure`` as a <figure> element without plotly.js; equal figures give equal text."""
+    spec = to_json_plotly({**figure.to_plotly_json(), "config": CONFIG})
+    name = "stabkit-" + hashlib.sha256((spec + caption).encode()).hexdigest()[:12]
+    height = figure.layout.height or 450
+    return (
+        f'<figure class="stabkit-exhibit" aria-label="{escape(alt)}"><style>{STYLE}</style>'
+        f'<div id="{name}" style="min-height:{height}px"></div>'
+        f"<noscript><p>{escape(alt)}</p></noscript>"
+        f"<figcaption>{escape(caption)}</figcaption>"
+        f'<script>(() => {{const draw = () => Plotly.newPlot("{name}", {spec});'
+        'document.readyState === "complete" ? draw() : window.addEventListener("load", draw);'
+        "})()</script></figure>"
+    )

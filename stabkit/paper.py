@@ -1,0 +1,196 @@
+"""What the paper reports, with its source, and when our runs agree with it.
+
+Mosbach, Andriushchenko and Klakow: *On the Stability of Fine-tuning BERT*, ICLR 2021,
+arXiv:2006.04884. Numbers are the authors', in percent; the criteria were fixed before our runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stabkit.errors import StabkitError
+from stabkit.stats import Floats, VarianceTest, holm, variance_tests
+from stabkit.tables import describe_groups, only, require
+
+METHODS = ("Devlin", "Lee", "Ours")
+ALPHA = 0.05
+
+
+class Reported(NamedTuple):
+    """Dev metric of BERT-large over 25 seeds, in percent (MCC times 100 for CoLA)."""
+
+    std: float
+    mean: float
+    median: float
+    max: float
+
+
+TABLE_1_SOURCE = (
+    "preprint, June 2020: Table 1 as in the authors' repository, "
+    "https://github.com/uds-lsv/bert-stable-fine-tuning; the ICLR version's table differs"
+)
+TABLE_1: dict[tuple[str, str], Reported] = {
+    ("rte", "Devlin"): Reported(7.2, 52.3, 47.3, 71.1),
+    ("rte", "Lee"): Reported(7.9, 65.3, 69.1, 74.4),
+    ("rte", "Ours"): Reported(2.4, 70.1, 70.0, 75.5),
+    ("mrpc", "Devlin"): Reported(5.9, 79.0, 74.8, 89.4),
+    ("mrpc", "Lee"): Reported(3.8, 87.8, 89.5, 91.8),
+    ("mrpc", "Ours"): Reported(0.8, 89.6, 89.5, 91.4),
+    ("cola", "Devlin"): Reported(25.6, 45.6, 59.1, 64.6),
+    ("cola", "Lee"): Reported(20.9, 51.9, 60.3, 64.0),
+    ("cola", "Ours"): Reported(1.0, 64.6, 64.7, 66.8),
+}
+MRPC_NOTE = (
+    "The preprint's MRPC metric looks like the mean of accuracy and F1: failed runs stand at "
+    "74.8 = (68.4 + 81.2) / 2."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding of the paper in our words, and where the paper states it."""
+
+    text: str
+    source: str
+
+
+CLAIMS: dict[str, Claim] = {
+    "instability": Claim(
+        "More than half of the 25 runs with Devlin's recipe fail on RTE and on MRPC, about 6 of "
+        "25 on CoLA.",
+        "preprint, Fig. 1, read off the figure",
+    ),
+    "baseline": Claim(
+        "A small learning rate with bias correction and 20 epochs has the smallest standard "
+        "deviation and the highest mean on RTE, MRPC and CoLA; Levene's test against the method "
+        "with the second smallest variance gives p < 0.001 on each.",
+        "ICLR 2021, section 6, Fig. 1 and Table 1",
+    ),
+    "vanishing": Claim(
+        "The training loss of failed runs stays practically constant.",
+        "ICLR 2021, section 5.1, Fig. 2c",
+    ),
+    "correction": Claim(
+        "Warmup and bias correction together stabilise runs on RTE, most of all for BERT and "
+        "ALBERT.",
+        "ICLR 2021, section 5.1, Fig. 5",
+    ),
+    "depth": Claim("BERT-base shows no instability.", "ICLR 2021, section 3.2"),
+    "guideline": Claim(
+        "Correct the bias, keep the learning rate small, and train for many more epochs, until "
+        "the training loss has all but vanished.",
+        "ICLR 2021, section 6",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Does an exhibit agree with the paper? ``checks``: task, check, holds, numbers; one row each.
+
+    ``missing`` lists the exhibit's tasks without runs: the verdict is about the others only.
+    """
+
+    exhibit: str
+    agrees: bool
+    checks: pd.DataFrame
+    missing: tuple[str, ...] = ()
+
+
+def reported(task: str, method: str) -> Reported | None:
+    """Return the preprint's numbers for a task (``mini-rte`` stands for ``rte``), if it has any."""
+    return TABLE_1.get((paper_task(task), method))
+
+
+def paper_task(task: str) -> str:
+    """Name the paper's task whose place ``task`` takes."""
+    return task.removeprefix("mini-")
+
+
+def table_1_verdict(
+    table: pd.DataFrame, rng: np.random.Generator, score: str = "score_last"
+) -> Verdict:
+    """Judge Fig. 1 and Table 1 by the criterion fixed before the runs.
+
+    On each task of the exhibit: Ours has the smallest std; no method fails less often than Ours;
+    Levene's test tells Ours from each other method at p < 0.05 after Holm's correction over all
+    comparisons of the exhibit; the means come in the preprint's order. ``table`` is a run table
+    of one model with a column ``method`` (Devlin, Lee, Ours). Brown-Forsythe stands beside
+    Levene in the numbers and decides nothing. Raises StabkitError if a method has no runs.
+    """
+    require(table, ("task", "method", "model"))
+    only(table, "model")
+    runs = table[table["method"].isin(METHODS) & table["task"].map(_in_table_1)]
+    described = describe_groups(runs, rng, score=score).set_index(["task", "method"])
+    tasks = list(runs["task"].unique())
+    for task in tasks:
+        if absent := [method for method in METHODS if (task, method) not in described.index]:
+            raise StabkitError(f"no runs of {', '.join(absent)} on {task}; run them first")
+    tests = [(task, test) for task in tasks for test in _levene_ours(runs, task, score)]
+    adjusted = holm([test.levene for _, test in tests])
+    rows = [
+        {"task": task, "check": check, "holds": holds, "numbers": numbers}
+        for task in tasks
+        for check, holds, numbers in (
+            *_spread_checks(described.loc[task]),
+            *_levene_checks(task, tests, adjusted),
+            _order_check(described.loc[task], task),
+        )
+    ]
+    checks = pd.DataFrame(rows)
+    done = {paper_task(task) for task in tasks}
+    missing = tuple(task for task in dict.fromkeys(t for t, _ in TABLE_1) if task not in done)
+    return Verdict("Fig. 1 and Table 1", bool(checks["holds"].all()), checks, missing)
+
+
+Check = tuple[str, bool, str]
+
+
+def _in_table_1(task: str) -> bool:
+    return (paper_task(task), "Ours") in TABLE_1
+
+
+def _levene_ours(runs: pd.DataFrame, task: str, score: str) -> list[VarianceTest]:
+    of_task = runs[runs["task"] == task]
+    groups = {m: of_task.loc[of_task["method"] == m, score].to_numpy() for m in METHODS}
+    return variance_tests(groups, "Ours")
+
+
+def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
+    """``rows``: the described groups of one task, by method."""
+    stds, rates = rows["std"], rows["failure_rate"]
+    others = [method for method in METHODS if method != "Ours"]
+    smallest = all(stds["Ours"].value < stds[method].value for method in others)
+    yield "Ours has the smallest std", smallest, _beside(stds)
+    least = all(rates["Ours"].value <= rates[method].value for method in others)
+    yield "no method fails less often than Ours", least, _beside(rates)
+
+
+def _levene_checks(
+    task: str, tests: Sequence[tuple[str, VarianceTest]], adjusted: Floats
+) -> Iterator[Check]:
+    for (tested, test), p in zip(tests, adjusted, strict=True):
+        if tested != task:
+            continue
+        numbers = (
+            f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
+            f"Brown-Forsythe {test.brown_forsythe:.2g}"
+        )
+        yield f"Levene tells Ours from {test.group}", bool(p < ALPHA), numbers
+
+
+def _order_check(rows: pd.DataFrame, task: str) -> Check:
+    expected = sorted(METHODS, key=lambda method: TABLE_1[paper_task(task), method].mean)
+    means = [rows["mean"][method].value for method in expected]
+    holds = all(low < high for low, high in pairwise(means))
+    return f"means in the order {' < '.join(expected)}", holds, _beside(rows["mean"])
+
+
+def _beside(estimates: pd.Series) -> str:
+    return "; ".join(f"{method} {estimates[method].percent()} %" for method in METHODS)

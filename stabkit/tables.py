@@ -1,0 +1,106 @@
+"""From run tables to tables of numbers: groups of runs described, failures counted, a rate chosen.
+
+A *run table* has one row per run, as ``Store.table()`` returns it. What a function needs of it is
+checked first: StabkitError names missing columns, an empty table, runs without a finite score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from stabkit.errors import StabkitError
+from stabkit.stats import Floats, describe, wilson
+
+
+def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise StabkitError unless ``table`` has rows and all ``columns``."""
+    missing = [name for name in dict.fromkeys(columns) if name not in table.columns]
+    if missing:
+        raise StabkitError(
+            f"the table has no column {', '.join(missing)}; expected a run table, one row per "
+            "run, as Store.table() returns it"
+        )
+    if table.empty:
+        raise StabkitError("the table has no runs; run the study first, or widen the selection")
+
+
+def finite_scores(table: pd.DataFrame, score: str) -> Floats:
+    """Return the column ``score``, shape (runs,); raise StabkitError naming runs without one."""
+    require(table, ("key", score))
+    scores: Floats = table[score].to_numpy(dtype=float)
+    lost = table["key"].to_numpy()[~np.isfinite(scores)]
+    if lost.size:
+        raise StabkitError(f"no finite {score} for the runs {', '.join(lost)}; run them again")
+    return scores
+
+
+def describe_groups(
+    table: pd.DataFrame,
+    rng: np.random.Generator,
+    by: Sequence[str] = ("task", "method"),
+    score: str = "score_last",
+) -> pd.DataFrame:
+    """Describe each group of runs of a run table: one row per group, in order of appearance.
+
+    Columns: ``by``, then the fields of Description (an Estimate where they have an interval).
+    """
+    require(table, (*by, "failed"))
+    finite_scores(table, score)
+    rows = []
+    for names, runs in table.groupby(list(by), sort=False, dropna=False):
+        described = describe(runs[score].to_numpy(), runs["failed"].to_numpy(), rng)
+        rows.append(dict(zip(by, names, strict=True)) | vars(described))
+    return pd.DataFrame(rows)
+
+
+def failure_curve(
+    table: pd.DataFrame, by: Sequence[str] = ("learning_rate", "bias_correction")
+) -> pd.DataFrame:
+    """Count failures per group: columns ``by``, runs, failures, rate, low, high; sorted by ``by``.
+
+    All runs of a group are pooled whatever else differs, so select one model and task first.
+    """
+    require(table, (*by, "failed"))
+    groups = table.groupby(list(by), dropna=False)["failed"]
+    counts = groups.agg(runs="size", failures="sum").reset_index()
+    rates = [
+        wilson(int(f), int(n)) for f, n in zip(counts["failures"], counts["runs"], strict=True)
+    ]
+    return counts.assign(
+        failures=counts["failures"].astype(int),
+        rate=[rate.value for rate in rates],
+        low=[rate.low for rate in rates],
+        high=[rate.high for rate in rates],
+    )
+
+
+def learning_rate_rule(curve: pd.DataFrame) -> float:
+    """Return the largest learning rate at which no run with bias correction failed.
+
+    The rule that stands for the paper's "2e-5" on another model; it looks at pilot seeds only and
+    never at a score. ``curve`` is failure_curve()'s. Raises StabkitError if every rate has a
+    failure, or if the rates were tried with different numbers of runs.
+    """
+    require(curve, ("learning_rate", "bias_correction", "runs", "failures"))
+    corrected = curve[curve["bias_correction"].astype(bool)]
+    counts = corrected.groupby("learning_rate")[["runs", "failures"]].sum()
+    if counts["runs"].nunique() > 1:
+        seen = ", ".join(f"{rate:g}: {runs}" for rate, runs in counts["runs"].items())
+        raise StabkitError(f"unequal numbers of corrected runs ({seen}); finish the pilot first")
+    safe = counts.index[counts["failures"] == 0]
+    if safe.empty:
+        raise StabkitError("corrected runs fail at every learning rate tried; try smaller rates")
+    return float(safe.max())
+
+
+def only(table: pd.DataFrame, *columns: str) -> None:
+    """Raise StabkitError if the runs differ in one of ``columns``, which must not be pooled."""
+    require(table, columns)
+    for name in columns:
+        values = table[name].unique()
+        if len(values) > 1:
+            found = ", ".join(map(str, values))
+            raise StabkitError(f"runs of several values of {name} ({found}); select one of them")

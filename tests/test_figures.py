@@ -1,0 +1,232 @@
+"""Figures show every run they are given, refuse what they cannot draw, and look alike."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from stabkit import figures
+from stabkit.errors import StabkitError
+from stabkit.schedule import correction_factor
+from stabkit.stats import wilson
+
+
+def runs(tasks: tuple[str, ...] = ("mini-rte",), seeds: int = 25) -> pd.DataFrame:
+    draws, rows = np.random.default_rng(0), []
+    for task in tasks:
+        for method, share in (("Ours", 0.0), ("Devlin", 0.6), ("Lee", 0.3)):
+            for seed in range(seeds):
+                failed = bool(draws.random() < share)
+                rows.append(
+                    {
+                        "task": task,
+                        "method": method,
+                        "seed": seed,
+                        "failed": failed,
+                        "constant": failed,
+                        "flat_loss": False,
+                        "diverged": False,
+                        "score_last": 0.5 if failed else draws.normal(0.87, 0.01),
+                    }
+                )
+    table = pd.DataFrame(rows).assign(
+        model="mini-bert",
+        metric="accuracy",
+        majority_score=0.52,
+        label_entropy=0.693,
+        device="cpu",
+        hardware="Some CPU",
+        date="2026-01-02T03:04:05",
+    )
+    return table.assign(key=[f"{i:016x}" for i in table.index])
+
+
+def pilot() -> pd.DataFrame:
+    cells = [(rate, on) for rate in (1e-4, 2e-4, 4e-4) for on in (True, False)]
+    table = pd.DataFrame(
+        [
+            {"learning_rate": rate, "bias_correction": on, "failed": not on and seed < 4}
+            for rate, on in cells
+            for seed in range(10)
+        ]
+    )
+    return table.assign(model="mini-bert", task="mini-rte", epochs=3, multiplier="none")
+
+
+def gradients(columns: int = 12) -> pd.DataFrame:
+    steps = np.arange(1, 469)
+    norms = {
+        f"bert.encoder.layer.{i}.attention.self.query.weight": 10.0 ** -(i % 5) / steps
+        for i in range(columns)
+    }
+    return pd.DataFrame({"step": steps, **norms, "bert.pooler.dense.weight": 1.0})
+
+
+def named(figure: go.Figure, name: str) -> list[go.Scatter]:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def test_seed_scores_has_as_many_points_as_runs() -> None:
+    table = runs(("mini-rte", "mini-mrpc"))
+    figure = figures.seed_scores(table)
+    points = [trace for name in ("Devlin", "Lee", "Ours") for trace in named(figure, name)]
+    assert sum(len(trace.x) for trace in points) == len(table) == 150
+    crosses = sum(list(trace.marker.symbol).count("x") for trace in points)
+    assert crosses == table["failed"].sum()
+    assert {trace.marker.color for trace in named(figure, "Ours")} == {figures.PALETTE["Ours"]}
+    assert [trace.y[0] for trace in named(figure, "majority class")] == [52, 52]
+    assert figure.layout.yaxis2.title.text == "mini-mrpc<br>dev accuracy (%)"
+    assert "failed; one class predicted" in {text for t in points for text in t.customdata[:, 1]}
+
+
+def test_seed_scores_puts_a_seed_at_the_same_place_every_time() -> None:
+    table = runs()
+    shuffled = table.sample(frac=1, random_state=1)
+    first, second = (
+        dict(zip(trace.customdata[:, 0], trace.x, strict=True))
+        for trace in (named(figures.seed_scores(t), "Lee")[0] for t in (table, shuffled))
+    )
+    assert first == second
+
+
+def test_seed_scores_names_what_is_missing() -> None:
+    with pytest.raises(StabkitError, match="no column majority_score"):
+        figures.seed_scores(runs().drop(columns="majority_score"))
+    with pytest.raises(StabkitError, match="no column method"):
+        figures.seed_scores(runs().drop(columns="method"))
+    with pytest.raises(StabkitError, match="no runs"):
+        figures.seed_scores(runs().iloc[:0])
+
+
+def test_failure_curves_show_the_intervals() -> None:
+    figure = figures.failure_curves(pilot(), chosen=2e-4)
+    (line,) = [trace for trace in named(figure, "without") if trace.mode == "lines+markers"]
+    assert list(line.y) == pytest.approx([40, 40, 40])
+    assert line.customdata[0] == pytest.approx([4, 10, *(100 * b for b in wilson(4, 10)[1:])])
+    assert named(figure, "chosen: 2.0e-4")[0].x == (2e-4, 2e-4)
+    with pytest.raises(StabkitError, match="several values of task"):
+        figures.failure_curves(pd.concat([pilot(), pilot().assign(task="mini-mrpc")]))
+
+
+def test_summary_table_stands_beside_the_preprint() -> None:
+    table = figures.summary_table(runs(("mini-rte", "mini-qnli")), np.random.default_rng(0))
+    first = table.iloc[0]
+    assert (first["task"], first["method"], first["failed"]) == ("mini-rte", "Ours", "0 of 25")
+    assert first["preprint std"] == "2.4"
+    assert table.iloc[-1]["preprint std"] == "not reported"
+    assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\)", first["mean"])
+
+
+def test_training_curves_draw_every_run() -> None:
+    table = runs(("mini-rte", "mini-mrpc"))
+    history = pd.DataFrame({"step": range(1, 469), "loss": np.linspace(0.7, 0.1, 468)})
+    keys = table["key"].iloc[20:30]
+    figure = figures.training_curves(table, dict.fromkeys(keys, history))
+    lines = named(figure, "failed") + named(figure, "successful")
+    assert len(lines) == 10
+    assert sum(bool(trace.showlegend) for trace in lines) == 2
+    assert all(len(trace.x) == 300 and trace.x[-1] == 468 for trace in lines)
+    assert named(figure, "label entropy")[0].y == (0.693, 0.693)
+    assert figure.layout.yaxis.title.text == "training loss (mean of 20 batches)"
+    with pytest.raises(StabkitError, match="no runs"):
+        figures.training_curves(table, {})
+    with pytest.raises(StabkitError, match="no run unknown"):
+        figures.training_curves(table, {"unknown": history})
+
+
+def test_gradient_norms_draw_every_layer_twice() -> None:
+    figure = figures.gradient_norms(gradients(), gradients())
+    assert [len(named(figure, f"layer {i}")) for i in (1, 12, 13)] == [2, 2, 0]
+    with pytest.raises(StabkitError, match="no column of a layer"):
+        figures.gradient_norms(gradients(), gradients(), weight="unknown")
+
+
+def test_gradient_norms_of_shared_layers() -> None:
+    name = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query.weight"
+    shared = pd.DataFrame({"step": [1, 2], name: [0.1, 0.2]})
+    assert len(named(figures.gradient_norms(shared, shared), "layer 1")) == 2
+
+
+def test_correction_factor_is_the_closed_form() -> None:
+    figure = figures.correction_factor((0.999, 0.98), steps=500)
+    for trace, beta2 in zip(figure.data, (0.999, 0.98), strict=True):
+        assert trace.y == pytest.approx(correction_factor(trace.x, 0.9, beta2))
+        assert (trace.x[0], trace.x[-1]) == (1, 500)
+
+
+def test_caption_comes_from_the_table() -> None:
+    text = figures.caption(runs(), "Ours never fails", "mini")
+    assert text == (
+        "Ours never fails. Scale: mini; n = 25 runs in each of 3 cells; cpu, Some CPU; 2026-01-02."
+    )
+    later = runs().assign(task="rte", device="cuda", hardware="Some GPU", date="2026-02-01")
+    both = figures.caption(pd.concat([runs(), later.iloc[:-5]]), "They differ.", "mini and paper")
+    assert "n = 20 to 25 runs in each of 6 cells" in both
+    assert "cpu, Some CPU and cuda, Some GPU; 2026-01-02 to 2026-02-01" in both
+
+
+def test_caption_refuses_mixed_hardware() -> None:
+    table = runs()
+    table.loc[0, "hardware"] = "Another CPU"
+    with pytest.raises(StabkitError, match=r"mini-bert on mini-rte mixes .*Another CPU"):
+        figures.caption(table, "finding", "mini")
+
+
+def test_html_needs_no_network_and_is_reproducible() -> None:
+    figure = figures.correction_factor()
+    text = figures.html(figure, "a < b", 'the "factor"')
+    assert text == figures.html(figures.correction_factor(), "a < b", 'the "factor"')
+    assert 'aria-label="the &quot;factor&quot;"' in text
+    assert "<figcaption>a &lt; b</figcaption>" in text
+    assert "http" not in text
+    assert len(text) < 30_000
+    spec = re.search(r'newPlot\("stabkit-\w+", (.*?)\);document', text)
+    assert spec is not None
+    assert json.loads(spec[1])["config"]["responsive"] is True
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_html_script_draws_once_the_page_is_loaded() -> None:
+    text = figures.html(figures.correction_factor(), "caption", "alt")
+    script = re.search(r"<script>(.*)</script>", text)
+    assert script is not None
+    page = (
+        "const drawn = []; const Plotly = {newPlot: (id, s) => drawn.push(s.data.length)};"
+        "const document = {readyState: process.argv[1]};"
+        "const window = {addEventListener: (name, f) => name === 'load' && f()};"
+        f"{script[1]}; console.log(JSON.stringify(drawn))"
+    )
+    for state in ("loading", "complete"):
+        done = subprocess.run(["node", "-e", page, state], capture_output=True, check=True)
+        assert json.loads(done.stdout) == [2]
+
+
+def test_exhibit_in_the_book_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = pytest.importorskip("IPython.display")
+    shown: list[object] = []
+    monkeypatch.setattr(display, "display", shown.append)
+    exhibit = figures.show(figures.correction_factor(), "caption", "alt")
+    monkeypatch.setenv("STABKIT_BOOK", "1")
+    exhibit._ipython_display_()
+    monkeypatch.delenv("STABKIT_BOOK")
+    exhibit._ipython_display_()
+    assert [type(item).__name__ for item in shown] == ["HTML", "Figure", "HTML"]
+    with pytest.raises(StabkitError, match="text alternative"):
+        figures.show(exhibit.figure, "caption", " ")
+
+
+def test_reading_results_does_not_import_torch() -> None:
+    code = (
+        "import sys, stabkit.figures, stabkit.paper, stabkit.stats\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'IPython') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"

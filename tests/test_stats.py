@@ -1,0 +1,245 @@
+"""Statistics against scipy, closed forms and the properties that define them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import levene, norm
+
+from stabkit.errors import StabkitError
+from stabkit.paper import METHODS, TABLE_1, reported, table_1_verdict
+from stabkit.stats import bootstrap, describe, fisher, holm, sample_std, variance_tests, wilson
+from stabkit.tables import describe_groups, failure_curve, learning_rate_rule, only, require
+
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+scores = st.lists(st.floats(-1, 1), min_size=3, max_size=30)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_contains_the_share_within_0_and_1(counts: tuple[int, int]) -> None:
+    share, low, high = wilson(*counts)
+    assert 0 <= low <= share <= high <= 1
+    assert high - low > 0
+
+
+def test_wilson_closed_form() -> None:
+    n, share, z = 25, 6 / 25, norm.ppf(0.975)
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    assert wilson(6, n) == pytest.approx((share, centre - half, centre + half))
+
+
+@pytest.mark.parametrize("counts", [(1, 0), (3, 2), (-1, 5)])
+def test_impossible_counts_are_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(StabkitError, match="failures of"):
+        wilson(*counts)
+    with pytest.raises(StabkitError, match="failures of"):
+        fisher(0, 5, *counts)
+
+
+def test_fisher_closed_form_and_symmetry() -> None:
+    # All of one group and none of the other: 2 of the C(10, 5) equally likely tables.
+    assert fisher(5, 5, 0, 5) == pytest.approx(2 / 252)
+    assert fisher(3, 25, 14, 25) == pytest.approx(fisher(14, 25, 3, 25))
+    assert fisher(4, 20, 5, 25) == pytest.approx(1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(p_values)
+def test_holm_is_monotone_between_raw_and_bonferroni(p: list[float]) -> None:
+    raw, adjusted = np.array(p), holm(p)
+    assert np.all(adjusted >= raw)
+    assert np.all(adjusted <= np.minimum(1, raw * len(p)) + 1e-15)
+    assert np.all(np.diff(adjusted[np.argsort(raw, kind="stable")]) >= 0)
+
+
+def test_holm_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    with pytest.raises(StabkitError, match="0 to 1"):
+        holm([0.1, np.nan])
+
+
+@settings(max_examples=15, deadline=None)
+@given(scores)
+def test_bootstrap_is_deterministic_ordered_and_inside_the_data(values: list[float]) -> None:
+    first, second = (bootstrap(values, np.mean, rng()) for _ in range(2))
+    assert first == second
+    assert min(values) - 1e-12 <= first.low <= first.high <= max(values) + 1e-12
+
+
+def test_bootstrap_covers_the_mean_of_two_peaks() -> None:
+    draws = np.random.default_rng(0)
+    hits = 0
+    for _ in range(40):
+        runs = np.where(draws.random(25) < 0.4, 0.5, draws.normal(0.87, 0.015, 25))
+        interval = bootstrap(runs, np.mean, draws)
+        hits += interval.low <= 0.4 * 0.5 + 0.6 * 0.87 <= interval.high
+    assert hits >= 34
+
+
+@pytest.mark.parametrize("statistic", [np.mean, np.median, sample_std])
+def test_equal_runs_give_the_point_without_a_warning(statistic: object) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate = bootstrap(np.full(25, 0.527), statistic, rng())  # type: ignore[arg-type]
+        assert estimate.low == estimate.value == estimate.high
+        lonely = bootstrap([0.5], statistic, rng())  # type: ignore[arg-type]
+    assert np.isnan([lonely.low, lonely.high]).all()
+
+
+def test_describe() -> None:
+    values, failed = [0.5, 0.8, 0.9, 0.5], [True, False, False, True]
+    found = describe(values, failed, rng())
+    assert (found.runs, found.failures, found.min, found.max) == (4, 2, 0.5, 0.9)
+    assert found.failure_rate == wilson(2, 4)
+    assert found.mean.value == pytest.approx(0.675)
+    assert found.median.value == pytest.approx(0.65)
+    assert found.std.value == pytest.approx(pd.Series(values).std())
+    assert found.std_successful.value == pytest.approx(np.sqrt(0.005))
+    assert found.std.low < found.std.value < found.std.high
+
+
+def test_describe_refuses_nan_and_unequal_lengths() -> None:
+    with pytest.raises(StabkitError, match="positions 1"):
+        describe([0.5, np.nan], [False, True], rng())
+    with pytest.raises(StabkitError, match="one of each"):
+        describe([0.5], [], rng())
+    with pytest.raises(StabkitError, match="shape"):
+        describe([[0.5]], [True], rng())
+
+
+def test_all_failed_has_no_std_of_successful_runs() -> None:
+    found = describe([0.4, 0.5, 0.5], [True] * 3, rng())
+    assert np.isnan(found.std_successful.value)
+    assert found.std_successful.percent() == "none"
+
+
+def test_variance_tests_are_scipys() -> None:
+    draws = rng()
+    groups = {
+        name: draws.normal(0, spread, 25) for name, spread in zip("abc", (1, 2, 8), strict=True)
+    }
+    tests = variance_tests(groups, "a")
+    assert [test.group for test in tests] == ["b", "c"]
+    for test in tests:
+        pair = groups["a"], groups[test.group]
+        assert test.levene == pytest.approx(levene(*pair, center="mean").pvalue)
+        assert test.brown_forsythe == pytest.approx(levene(*pair, center="median").pvalue)
+    assert [test.levene_holm for test in tests] == pytest.approx(holm([t.levene for t in tests]))
+
+
+def test_variance_tests_of_constant_groups() -> None:
+    constant, varied = np.full(5, 0.3), np.linspace(0, 1, 5)
+    tests = variance_tests({"a": constant, "b": constant + 0.1, "c": varied}, "a")
+    assert tests[0].levene == tests[0].brown_forsythe == 1
+    assert tests[1].levene < 0.05
+    with pytest.raises(StabkitError, match="fewer than two"):
+        variance_tests({"a": varied, "b": [1.0]}, "a")
+    with pytest.raises(StabkitError, match="expected"):
+        variance_tests({"a": varied}, "a")
+
+
+def pilot(failures: dict[tuple[float, bool], int], runs: int = 10) -> pd.DataFrame:
+    rows = [
+        {"learning_rate": rate, "bias_correction": corrected, "failed": seed < count}
+        for (rate, corrected), count in failures.items()
+        for seed in range(runs)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_failure_curve_counts() -> None:
+    curve = failure_curve(pilot({(1e-4, True): 0, (1e-4, False): 4, (3e-4, True): 2}))
+    assert curve["failures"].tolist() == [4, 0, 2]  # sorted: 1e-4 off, 1e-4 on, 3e-4 on
+    assert curve["runs"].tolist() == [10] * 3
+    assert tuple(curve.loc[0, ["rate", "low", "high"]]) == pytest.approx(wilson(4, 10))
+
+
+def test_learning_rate_rule() -> None:
+    failures = {(1e-4, True): 0, (2e-4, True): 0, (4e-4, True): 1, (1e-4, False): 9}
+    assert learning_rate_rule(failure_curve(pilot(failures))) == 2e-4
+    with pytest.raises(StabkitError, match="every learning rate"):
+        learning_rate_rule(failure_curve(pilot({(1e-4, True): 1})))
+    unequal = pd.concat([pilot({(1e-4, True): 0}), pilot({(2e-4, True): 0}, runs=1)])
+    with pytest.raises(StabkitError, match="unequal"):
+        learning_rate_rule(failure_curve(unequal))
+
+
+def test_tables_are_checked() -> None:
+    with pytest.raises(StabkitError, match="no column learning_rate, bias_correction, failed"):
+        failure_curve(pd.DataFrame({"score": [1]}))
+    with pytest.raises(StabkitError, match="no runs"):
+        require(pd.DataFrame({"key": []}), ["key"])
+    with pytest.raises(StabkitError, match="several values of task"):
+        only(pd.DataFrame({"task": ["rte", "mrpc"]}), "task")
+
+
+def table_1(spreads: dict[str, float], task: str = "mini-rte", model: str = "m") -> pd.DataFrame:
+    """Normal scores around the preprint's means with the spreads given; half of Devlin fails."""
+    draws, frames = rng(), []
+    for method, spread in spreads.items():
+        mean = TABLE_1[task.removeprefix("mini-"), method].mean / 100
+        frame = pd.DataFrame({"score_last": draws.normal(mean, spread, 25), "seed": range(25)})
+        failed = (frame["seed"] % 2 == 0) & (method == "Devlin")
+        frames.append(frame.assign(method=method, task=task, model=model, failed=failed))
+    table = pd.concat(frames, ignore_index=True)
+    return table.assign(key=[f"{i:016x}" for i in table.index])
+
+
+def test_describe_groups_names_runs_without_a_score() -> None:
+    table = table_1({"Ours": 0.01, "Lee": 0.05})
+    described = describe_groups(table, rng())
+    assert described["method"].tolist() == ["Ours", "Lee"]
+    assert described["std"][0].value < described["std"][1].value
+    table.loc[3, "score_last"] = np.nan
+    with pytest.raises(StabkitError, match="0000000000000003"):
+        describe_groups(table, rng())
+
+
+def test_verdict_agrees_when_the_runs_are_like_the_papers() -> None:
+    spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
+    verdict = table_1_verdict(table_1(spreads), rng())
+    assert verdict.agrees
+    assert verdict.missing == ("mrpc", "cola")
+    assert len(verdict.checks) == 5
+
+
+def test_verdict_disagrees_and_says_where() -> None:
+    same = table_1(dict.fromkeys(METHODS, 0.05))
+    verdict = table_1_verdict(same, rng())
+    checks = verdict.checks.set_index("check")["holds"]
+    assert not verdict.agrees
+    assert not checks.filter(like="Levene").any()
+    assert checks["means in the order Devlin < Lee < Ours"]
+
+
+def test_verdict_corrects_over_all_tasks() -> None:
+    spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
+    both = pd.concat([table_1(spreads), table_1(spreads, "mrpc")])
+    assert len(table_1_verdict(both, rng()).checks) == 10
+
+
+def test_verdict_needs_all_methods_and_one_model() -> None:
+    with pytest.raises(StabkitError, match="no runs of Devlin, Lee on mini-rte"):
+        table_1_verdict(table_1({"Ours": 0.01}), rng())
+    mixed = pd.concat([table_1({"Ours": 0.01}), table_1({"Ours": 0.01}, model="n")])
+    with pytest.raises(StabkitError, match="several values of model"):
+        table_1_verdict(mixed, rng())
+
+
+def test_reported_numbers() -> None:
+    ours = reported("mini-rte", "Ours")
+    assert ours is not None
+    assert ours.std == 2.4
+    assert reported("mini-qnli", "Ours") is None
+    assert all(row.median <= row.max for row in TABLE_1.values())
