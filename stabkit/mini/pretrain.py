@@ -1,0 +1,351 @@
+"""Pre-training of the organism: masked words plus each architecture's sentence-level task.
+
+``python -m stabkit.mini.pretrain mini-bert --out models/mini-bert`` makes a model. It can be
+stopped at any time and goes on from its last checkpoint. BERT learns next sentences with segments,
+ALBERT (layers shared) sentence order, RoBERTa words alone, as in their papers.
+
+A masked word is best found in the other sentence, but nothing tells a new encoder to look there:
+without help twelve narrow layers stay for thousands of steps at the loss of local syntax. So
+training has three phases: sentences said twice, until the encoder copies; then the corpus, words
+hidden in the second segment only; then words hidden everywhere and dropout switched on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from stabkit.errors import ModelError, nearest
+from stabkit.fast import FastExecutor, MaskedDropout
+from stabkit.mini.corpus import books
+from stabkit.mini.rows import BLOCK, Objective, Rows, block, mask_words
+from stabkit.optim import parameter_groups
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MASK_ID = SPECIALS.index("[MASK]")
+MAX_POSITIONS = 128
+CORPUS_SEED, HELD_OUT_SEED = 100, 7
+HELD_OUT_BATCHES = 16
+SAVE_EVERY = 500
+# BERT-large starts from N(0, 0.02) at width 1,024: unit inputs come out of a layer at 0.64. A
+# narrow model starts at the same scale, not at the same number, or its attention wakes up late.
+BERT_LARGE_SCALE = 0.02 * 1024**0.5
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training; the learning rate falls linearly from ``start`` to ``end``.
+
+    ``echo`` is the share of rows in which a sentence is said twice. With ``second_only`` words are
+    hidden (at twice the rate) in the second segment alone.
+    """
+
+    steps: int
+    start: float
+    end: float
+    echo: float
+    second_only: bool
+    dropout: float
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step of this phase, with a short warmup."""
+        share = step / self.steps
+        return (self.start + share * (self.end - self.start)) * min(1.0, (step + 1) / 200)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one model of the organism is made."""
+
+    architecture: str
+    layers: int
+    objective: Objective
+    phases: tuple[Phase, ...]
+    hidden: int = 64
+    heads: int = 4
+    batch_size: int = 64
+    mask_rate: float = 0.15
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase(self, step: int) -> tuple[Phase, int]:
+        """Return the phase of a step and the step's number within it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], self.phases[-1].steps
+
+
+PHASES = (
+    Phase(1500, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
+    Phase(6000, 6e-4, 3e-4, echo=0.25, second_only=True, dropout=0.0),
+    Phase(4000, 3e-4, 0.0, echo=0.0, second_only=False, dropout=0.1),
+)
+PLANS = {
+    "mini-bert": Plan("bert", 12, "next sentence", PHASES),
+    "mini-roberta": Plan("roberta", 12, "none", PHASES),
+    "mini-albert": Plan("albert", 12, "sentence order", PHASES),
+    "mini-bert-shallow": Plan("bert", 4, "next sentence", PHASES),
+}
+def vocabulary(sample: int = 4000) -> list[str]:
+    """Return the special tokens and all words that the corpus uses, in a fixed order."""
+    stream, words = books(seed=1), set[str]()
+    for _ in range(sample):
+        words.update(word for scene in next(stream) for text in scene for word in text.split())
+    return SPECIALS + sorted(words)
+
+
+def build_tokenizer() -> Tokenizer:
+    """Return the organism's one tokenizer: whole words, BERT's two-segment layout."""
+    words = {word: i for i, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"])
+    )
+    return tokenizer
+
+
+def build_model(plan: Plan, words: int) -> transformers.PreTrainedModel:
+    """Return a new model with its masked-LM and sentence-level heads."""
+    common: dict[str, Any] = {
+        "vocab_size": words,
+        "hidden_size": plan.hidden,
+        "num_hidden_layers": plan.layers,
+        "num_attention_heads": plan.heads,
+        "intermediate_size": 4 * plan.hidden,
+        "max_position_embeddings": MAX_POSITIONS,
+        "hidden_dropout_prob": plan.phases[-1].dropout,
+        "attention_probs_dropout_prob": plan.phases[-1].dropout,
+        "pad_token_id": 0,
+        "initializer_range": BERT_LARGE_SCALE / plan.hidden**0.5,
+    }
+    torch.manual_seed(plan.seed)
+    if plan.architecture == "bert":
+        return transformers.BertForPreTraining(transformers.BertConfig(**common))
+    if plan.architecture == "albert":
+        config = transformers.AlbertConfig(
+            embedding_size=plan.hidden, classifier_dropout_prob=plan.phases[-1].dropout, **common
+        )
+        return transformers.AlbertForPreTraining(config)
+    config = transformers.RobertaConfig(
+        **{**common, "max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
+    )
+    return transformers.RobertaForMaskedLM(config)
+
+
+@torch.no_grad()
+def start_positions(model: nn.Module, scale: float) -> None:
+    """Start the learned position embeddings from sinusoids, so that offsets are linear at once."""
+    for name, table in model.named_parameters():
+        if "position_embeddings" in name:
+            count, width = table.shape
+            rates = torch.exp(-torch.arange(0, width, 2) * (math.log(1e4) / width))
+            angles = torch.arange(count)[:, None] * rates
+            table[:, 0::2], table[:, 1::2] = scale * angles.sin(), scale * angles.cos()
+
+
+def _heads(model: nn.Module, plan: Plan) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+    """Return the encoder, the masked-LM head and the sentence-level head."""
+    if plan.architecture == "bert":
+        return model.bert, model.cls.predictions, model.cls.seq_relationship
+    if plan.architecture == "albert":
+        return model.albert, model.predictions, model.sop_classifier
+    return model.roberta, model.lm_head, None
+
+
+@dataclass
+class Training:
+    """A pre-training under way; ``save`` and ``resume`` keep all that it needs to go on."""
+
+    plan: Plan
+    tokenizer: Tokenizer
+    model: transformers.PreTrainedModel
+    fast: FastExecutor
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, plan: Plan) -> Training:
+        """Return a pre-training at step 0."""
+        tokenizer = build_tokenizer()
+        model = build_model(plan, tokenizer.get_vocab_size()).train()
+        start_positions(model, BERT_LARGE_SCALE / plan.hidden**0.5)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, weight_decay=0.01), betas=(0.9, 0.98), eps=1e-6, fused=True
+        )
+        return cls(plan, tokenizer, model, FastExecutor(model, plan.seed), optimizer)
+
+    def losses(self, rows: Rows, generator: torch.Generator) -> list[Tensor]:
+        """Return the masked-LM loss and, where there is one, the sentence-level loss (nats)."""
+        phase, _ = self.plan.phase(self.step)
+        encoder, words, sentence = _heads(self.model, self.plan)
+        shown, chosen = mask_words(
+            rows,
+            self.tokenizer.get_vocab_size(),
+            MASK_ID,
+            len(SPECIALS),
+            self.plan.mask_rate * (1 + phase.second_only),
+            generator,
+            phase.second_only,
+        )
+        inputs = {"input_ids": shown, "attention_mask": rows.attention_mask}
+        if self.plan.architecture != "roberta":
+            inputs["token_type_ids"] = rows.token_type_ids
+        with torch.autocast("cpu", torch.bfloat16):
+            output = encoder(**self.fast.inputs(inputs, torch.bfloat16))
+            logits = words(output.last_hidden_state[chosen])
+            found = [nn.functional.cross_entropy(logits.float(), rows.input_ids[chosen])]
+            if sentence is not None and phase.echo < 1:
+                order = sentence(output.pooler_output).float()
+                found.append(nn.functional.cross_entropy(order, rows.sentence_label))
+        return found
+
+    def rows(self, step: int, seed: int) -> Rows:
+        """Return the batch of a step."""
+        plan, (phase, _) = self.plan, self.plan.phase(self.step)
+        number, place = divmod(step, BLOCK // plan.batch_size)
+        objective: Objective = "none" if phase.echo == 1 else plan.objective
+        batches = _block(self.tokenizer, seed, number, objective, plan.batch_size, phase.echo)
+        return batches[place]
+
+    def update(self) -> list[float]:
+        """Take one optimizer step and return its losses."""
+        phase, within = self.plan.phase(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = phase.rate(within)
+        for module in self.model.modules():
+            if isinstance(module, MaskedDropout):
+                module.p = phase.dropout
+        masks = torch.Generator().manual_seed(self.plan.seed * self.plan.steps + self.step)
+        found = self.losses(self.rows(self.step, CORPUS_SEED + self.plan.seed), masks)
+        total = torch.stack(found).sum()
+        if not torch.isfinite(total):
+            raise ModelError(
+                f"the loss is not finite at step {self.step}; the last checkpoint is kept: lower "
+                "the learning rate of this phase and start again from it"
+            )
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        return [loss.item() for loss in found]
+
+    @torch.no_grad()
+    def held_out(self) -> list[float]:
+        """Return the mean losses on held-out batches, with fixed masks, in evaluation mode."""
+        self.model.eval()
+        masks = torch.Generator().manual_seed(HELD_OUT_SEED)
+        found = [
+            [loss.item() for loss in self.losses(self.rows(i, HELD_OUT_SEED), masks)]
+            for i in range(HELD_OUT_BATCHES)
+        ]
+        self.model.train()
+        return [sum(column) / len(found) for column in zip(*found, strict=True)]
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint from which ``resume`` goes on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "plan": asdict(self.plan),
+            "step": self.step,
+            "log": self.log,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, folder / "checkpoint.tmp")
+        (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint in ``folder``, if there is one."""
+        path = folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        if json.dumps(state["plan"]) != json.dumps(asdict(self.plan)):
+            raise ModelError(f"{path} was made by another plan; choose another folder")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.log = state["step"], state["log"]
+        # Dropout masks are a stream; a resumed run takes a new one rather than replay the old.
+        self.fast.masks.reseed(self.plan.seed + self.step)
+
+    def ship(self, folder: Path) -> None:
+        """Write the model as fp16 safetensors with its tokenizer and the log of its losses."""
+        self.model.config.hidden_dropout_prob = self.plan.phases[-1].dropout
+        self.model.config.attention_probs_dropout_prob = self.plan.phases[-1].dropout
+        half = build_model(self.plan, self.tokenizer.get_vocab_size())
+        half.load_state_dict(self.model.state_dict())
+        half.half().save_pretrained(folder)
+        PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            mask_token="[MASK]",
+            model_max_length=MAX_POSITIONS,
+        ).save_pretrained(folder)
+        record = {"plan": asdict(self.plan), "losses": self.log}
+        (folder / "pretraining.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+@lru_cache(maxsize=2)
+def _block(
+    tokenizer: Tokenizer, seed: int, number: int, objective: Objective, batch: int, echo: float
+) -> list[Rows]:
+    return block(tokenizer, seed, number, objective, batch, echo)
+
+
+def pretrain(name: str, folder: Path, threads: int = 1) -> Training:
+    """Make a model of the organism in ``folder``, going on from a checkpoint there.
+
+    Raises ModelError for an unknown name, a checkpoint of another plan, a loss not finite.
+    """
+    if name not in PLANS:
+        raise ModelError(f"unknown model {name!r}: {nearest(name, PLANS)}")
+    torch.set_num_threads(threads)
+    training = Training.start(PLANS[name])
+    training.resume(folder)
+    while training.step < training.plan.steps:
+        training.update()
+        if training.step % SAVE_EVERY == 0:
+            found = training.held_out()
+            entry = {"step": training.step, "words": found[0]}
+            training.log.append(entry | ({"sentence": found[1]} if found[1:] else {}))
+            print(training.log[-1], flush=True)
+            training.save(folder)
+    training.ship(folder)
+    return training
+
+
+def main() -> None:
+    """Command line: which model, where to, how many threads."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", choices=sorted(PLANS))
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and model")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    pretrain(options.model, options.out, options.threads)
+
+
+if __name__ == "__main__":
+    main()

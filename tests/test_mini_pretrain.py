@@ -1,0 +1,141 @@
+"""Pre-training of the organism: rows, masks, phases, resuming, what is shipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from stabkit.errors import ModelError
+from stabkit.mini import pretrain
+from stabkit.mini.corpus import books
+from stabkit.mini.pretrain import PLANS, Phase, Plan, Training
+from stabkit.mini.rows import BLOCK, MAX_LENGTH, Rows, block, mask_words
+
+TINY = (
+    Phase(2, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
+    Phase(4, 1e-3, 0.0, echo=0.0, second_only=False, dropout=0.1),
+)
+
+
+def tiny(name: str) -> Plan:
+    """Return the plan of a shipped model at toy size."""
+    return dataclasses.replace(PLANS[name], layers=2, hidden=32, heads=2, phases=TINY)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Rows]:
+    return block(pretrain.build_tokenizer(), 3, 0, "next sentence", 64)
+
+
+def test_a_block_is_the_same_each_time_and_has_all_its_rows(rows: list[Rows]) -> None:
+    again = block(pretrain.build_tokenizer(), 3, 0, "next sentence", 64)
+    assert sum(len(batch.input_ids) for batch in rows) == BLOCK
+    for one, other in zip(rows, again, strict=True):
+        assert torch.equal(one.input_ids, other.input_ids)
+    assert max(batch.input_ids.shape[1] for batch in rows) <= MAX_LENGTH
+
+
+def test_half_of_the_rows_are_out_of_place(rows: list[Rows]) -> None:
+    labels = torch.cat([batch.sentence_label for batch in rows]).float()
+    assert 0.35 < labels.mean() < 0.65
+
+
+def test_echo_rows_say_a_sentence_twice() -> None:
+    for batch in block(pretrain.build_tokenizer(), 3, 0, "none", 64, echo=1.0):
+        for ids, segments in zip(batch.input_ids, batch.token_type_ids, strict=True):
+            second = ids[segments == 1]
+            assert torch.equal(ids[1 : len(second) + 1], second)
+
+
+def test_masks_hide_words_only_at_the_rate_asked_for(rows: list[Rows]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    words = hidden = kept = 0
+    for batch in rows:
+        shown, chosen = mask_words(batch, 868, 4, 5, 0.15, generator)
+        assert not (chosen & (batch.input_ids < 5)).any()
+        assert torch.equal(shown[~chosen], batch.input_ids[~chosen])
+        words += int((batch.input_ids >= 5).sum())
+        hidden += int(chosen.sum())
+        kept += int((shown[chosen] != 4).sum())
+    assert hidden / words == pytest.approx(0.15, abs=0.02)
+    assert kept / hidden == pytest.approx(0.2, abs=0.06)
+
+
+def test_masks_can_keep_to_the_second_segment(rows: list[Rows]) -> None:
+    _, chosen = mask_words(rows[0], 868, 4, 5, 0.5, torch.Generator(), second_only=True)
+    assert chosen.any()
+    assert not chosen[rows[0].token_type_ids == 0].any()
+
+
+def test_a_plan_goes_through_its_phases_and_ends_at_rate_zero() -> None:
+    plan = tiny("mini-bert")
+    assert plan.steps == 6
+    assert [plan.phase(step)[0] for step in range(6)] == [TINY[0]] * 2 + [TINY[1]] * 4
+    assert Phase(1000, 1e-3, 0.0, 0.0, False, 0.1).rate(1000) == 0.0
+    assert Phase(1000, 1e-3, 1e-3, 0.0, False, 0.1).rate(0) == pytest.approx(1e-3 / 200)
+
+
+@pytest.mark.parametrize("name", sorted(PLANS))
+def test_every_architecture_learns_words_and_ships(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pretrain.PLANS, name, tiny(name))
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 3)
+    monkeypatch.setattr(pretrain, "HELD_OUT_BATCHES", 1)
+    training = pretrain.pretrain(name, tmp_path)
+    assert training.step == 6
+    record = json.loads((tmp_path / "pretraining.json").read_text())
+    assert [entry["step"] for entry in record["losses"]] == [3, 6]
+    assert ("sentence" in record["losses"][1]) == (PLANS[name].objective != "none")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32)
+    assert model.config.hidden_dropout_prob == 0.1
+    trained = dict(training.model.named_parameters())
+    for parameter_name, parameter in model.base_model.named_parameters(prefix=model.base_model_prefix):
+        if parameter_name in trained:
+            assert torch.allclose(parameter, trained[parameter_name], atol=2e-3, rtol=2e-3)
+    tokens = AutoTokenizer.from_pretrained(tmp_path)("the dog .", "the cat .")
+    assert tokens["input_ids"][0] == 2 and 1 not in tokens["input_ids"]
+
+
+def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    plan = dataclasses.replace(tiny("mini-bert"), phases=(dataclasses.replace(TINY[1], dropout=0.0),))
+    whole, half = Training.start(plan), Training.start(plan)
+    losses = [whole.update() for _ in range(4)]
+    for _ in range(2):
+        half.update()
+    half.save(tmp_path)
+    rest = Training.start(plan)
+    rest.resume(tmp_path)
+    assert rest.step == 2
+    assert [rest.update() for _ in range(2)] == losses[2:]
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    Training.start(tiny("mini-bert")).save(tmp_path)
+    with pytest.raises(ModelError, match="another plan"):
+        Training.start(dataclasses.replace(tiny("mini-bert"), seed=1)).resume(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    training = Training.start(tiny("mini-bert"))
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite at step 0"):
+        training.update()
+
+
+def test_an_unknown_model_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="mini-roberta"):
+        pretrain.pretrain("mini-robert", tmp_path)
+
+
+def test_the_corpus_is_seeded_and_varied() -> None:
+    first = list(itertools.islice(books(seed=5), 3))
+    assert first == list(itertools.islice(books(seed=5), 3))
+    assert first != list(itertools.islice(books(seed=6), 3))
