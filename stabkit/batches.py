@@ -1,0 +1,103 @@
+"""Batches: texts tokenised once, then padded to the longest example of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from stabkit import models
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError
+from stabkit.tasks import Split
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tokenised split: padded ids and segments (examples x longest), lengths, labels."""
+
+    ids: Tensor
+    segments: Tensor | None
+    lengths: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.labels)
+
+    def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Return the model's arguments for the examples ``rows``, cut to the longest of them."""
+        index = torch.from_numpy(rows)
+        length = int(self.lengths[rows].max())
+        places = torch.arange(length)
+        mask = (places[None] < torch.from_numpy(self.lengths[rows])[:, None]).long()
+        batch = {"input_ids": self.ids[index, :length], "attention_mask": mask}
+        if self.segments is not None:
+            batch["token_type_ids"] = self.segments[index, :length]
+        return batch
+
+
+def encode(config: RunConfig, split: Split) -> Encoded:
+    """Tokenise a split as the run says: cut to ``max_length``, segments or none.
+
+    Raises ConfigError for a ``max_length`` that the model has no positions for.
+    """
+    tokenizer = models.load_tokenizer(config.model)
+    if config.max_length > tokenizer.model_max_length:
+        raise ConfigError(
+            f"max_length is {config.max_length}; expected at most "
+            f"{tokenizer.model_max_length}, the longest text that {config.model} takes"
+        )
+    return _encode(tokenizer, config.max_length, config.segments, split)
+
+
+@lru_cache(maxsize=8)
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, segments: bool, split: Split
+) -> Encoded:
+    second = None if split.texts_b is None else list(split.texts_b)
+    rows = tokenizer(
+        list(split.texts_a),
+        second,
+        truncation=True,
+        max_length=max_length,
+        padding=True,
+        padding_side="right",
+        return_token_type_ids=segments,
+        return_tensors="pt",
+    )
+    types = rows["token_type_ids"] if segments else None
+    return Encoded(
+        rows["input_ids"], types, rows["attention_mask"].sum(1).numpy(), np.array(split.labels)
+    )
+
+
+def training_batches(data: Encoded, config: RunConfig, steps: int) -> Iterator[dict[str, Tensor]]:
+    """Yield ``steps`` shuffled batches with their labels; the last of an epoch may be smaller."""
+    assert config.order_seed is not None, "RunConfig resolves its seeds"
+    generator = torch.Generator().manual_seed(config.order_seed)
+    done = 0
+    while True:
+        order = torch.randperm(len(data), generator=generator).numpy()
+        for start in range(0, len(order), config.batch_size):
+            if done == steps:
+                return
+            rows = order[start : start + config.batch_size]
+            yield {**data.batch(rows), "labels": torch.from_numpy(data.labels[rows])}
+            done += 1
+
+
+def evaluation_batches(data: Encoded) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield row numbers and batches of all examples, shortest first so that little is padded."""
+    order = np.argsort(data.lengths, kind="stable")
+    for start in range(0, len(order), EVALUATION_BATCH):
+        rows = order[start : start + EVALUATION_BATCH]
+        yield torch.from_numpy(rows), data.batch(rows)

@@ -1,0 +1,247 @@
+"""Models: where they come from, their digests, and a fresh classifier on top of them.
+
+A name is a model of the organism (``mini-bert``, ...), a folder in Hugging Face layout, or a hub
+id. What is new in a classifier (the head, a missing pooler) is drawn from the run's head seed and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.roberta.modeling_roberta import RobertaClassificationHead
+from transformers.utils import logging
+from transformers.utils.hub import cached_file
+
+from stabkit.config import RunConfig
+from stabkit.errors import ModelError, nearest
+from stabkit.files import Stamp, digest, stamp
+
+MINI_WEIGHTS = Path(__file__).parent / "mini" / "weights"
+WEIGHT_FILES = (  # transformers loads the first that there is; an index names further files
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+)
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_DROPOUTS = {
+    "hidden_dropout": ("hidden_dropout_prob", "dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+    "classifier_dropout": ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout"),
+}
+
+
+def mini_models() -> list[str]:
+    """Return the names of the shipped models."""
+    return sorted(path.parent.name for path in MINI_WEIGHTS.glob("*/config.json"))
+
+
+def locate(model: str) -> str:
+    """Return the folder of a shipped or local model, or the hub id as it is.
+
+    Raises ModelError for a mini model that does not exist and for a folder without a model.
+    """
+    if model.startswith("mini-"):
+        if not (MINI_WEIGHTS / model / "config.json").exists():
+            hint = nearest(model, mini_models())
+            raise ModelError(f"unknown shipped model {model!r}: {hint}")
+        return str(MINI_WEIGHTS / model)
+    path = Path(model).expanduser()
+    if path.is_dir() and not (path / "config.json").exists():
+        raise ModelError(
+            f"{path} has no config.json; expected a model folder in Hugging Face layout "
+            "(config.json, model.safetensors, tokenizer files)"
+        )
+    if not path.is_dir() and (path.is_absolute() or model.startswith((".", "~"))):
+        raise ModelError(f"no folder {path}; expected a model folder or a hub id")
+    return str(path) if path.is_dir() else model
+
+
+def digests(model: str) -> tuple[str, str]:
+    """Return the sha256 digests of a model's weights (with its configuration) and tokenizer.
+
+    Files are read once, and again when they change. Raises ModelError when there are none.
+    """
+    place = locate(model)
+    return _digests(place, stamp(place))
+
+
+@lru_cache
+def _digests(place: str, _stamp: Stamp) -> tuple[str, str]:
+    weights = digest([_settings_file(place), *_weight_files(place)])
+    tokenizer = _files(place, TOKENIZER_FILES)
+    if not tokenizer:
+        raise ModelError(f"{place} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}")
+    return weights, digest([*tokenizer, *_files(place, TOKENIZER_SETTINGS)])
+
+
+def _files(place: str, names: tuple[str, ...]) -> list[Path]:
+    """Return the files among ``names`` that a folder has, or a hub id (its cache; or fetched)."""
+    found = [
+        cached_file(place, name, _raise_exceptions_for_missing_entries=False) for name in names
+    ]
+    return [Path(path) for path in found if path is not None]
+
+
+def _settings_file(place: str) -> Path:
+    try:
+        found, reason = _files(place, ("config.json",)), "it is not in the hub's cache"
+    except (OSError, ValueError) as error:
+        found, reason = [], str(error)
+    if not found:
+        raise ModelError(
+            f"no model {place!r}: no folder of that name, and from the hub it could not be had "
+            f"({reason}). Give a folder in Hugging Face layout or one of the shipped models: "
+            f"{', '.join(mini_models())}"
+        )
+    return found[0]
+
+
+def _weight_files(place: str) -> list[Path]:
+    first = next((file for name in WEIGHT_FILES for file in _files(place, (name,))), None)
+    if first is None:
+        raise ModelError(f"{place} has no weights; expected one of {', '.join(WEIGHT_FILES)}")
+    if first.suffix != ".json":
+        return [first]
+    shards = tuple(sorted(set(json.loads(first.read_text("utf-8"))["weight_map"].values())))
+    files = _files(place, shards)
+    if len(files) < len(shards):
+        raise ModelError(f"{place} has {len(files)} of the {len(shards)} files of {first.name}")
+    return [first, *files]
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer, the same object while its files are the same.
+
+    Raises ModelError where there is none.
+    """
+    return _load_tokenizer(locate(model), digests(model)[1])
+
+
+@lru_cache
+def _load_tokenizer(place: str, _digest: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(place)
+    except Exception as error:  # the tokenizers library raises nothing more special
+        raise ModelError(f"the tokenizer of {place} cannot be read: {error}") from error
+
+
+def _settings(config: RunConfig, labels: int) -> Any:
+    """Return the model's configuration with the run's dropouts and number of labels."""
+    settings = AutoConfig.from_pretrained(locate(config.model), num_labels=labels)
+    for field, names in _DROPOUTS.items():
+        for name in names:
+            if hasattr(settings, name):
+                setattr(settings, name, getattr(config, field))
+                break
+    if config.segments and getattr(settings, "type_vocab_size", 2) < 2:
+        raise ModelError(f"{config.model} knows no segments; expected segments=False")
+    return settings
+
+
+def build(config: RunConfig, labels: int) -> PreTrainedModel:
+    """Return a classifier with ``labels`` outputs, fp32, its new parts drawn from the head seed.
+
+    New are the head, even if the checkpoint has one, all parameters that the checkpoint lacks, and
+    the pooler if the run says so: weights N(0, init_std), biases 0 (section 7.3). Raises ModelError
+    when no classifier can be made.
+    """
+    digests(config.model)
+    model, loaded = _load(config, labels)
+    new = {name for name, _ in model.named_parameters() if name not in loaded}
+    if config.pooler == "new":
+        new |= {name for name, _ in model.named_parameters() if "pooler" in name}
+    _initialise(model, new, config)
+    if not config.pooler_dropout:
+        _drop_only_before_output(model)
+    return model
+
+
+def _load(config: RunConfig, labels: int) -> tuple[PreTrainedModel, set[str]]:
+    """Return the classifier and the names of the encoder's parameters that the checkpoint has."""
+    try:
+        with _quiet():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                locate(config.model),
+                config=_settings(config, labels),
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"no classifier can be made of {config.model}: {error}") from error
+    encoder = {
+        f"{model.base_model_prefix}.{name}" for name, _ in model.base_model.named_parameters()
+    }
+    if misfits := sorted(encoder & {name for name, *_ in report["mismatched_keys"]}):
+        raise ModelError(f"the weights of {config.model} do not fit its config.json: {misfits}")
+    return model, encoder - set(report["missing_keys"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting each loading: that parts are new is meant here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def _initialise(model: nn.Module, new: set[str], config: RunConfig) -> None:
+    generator = torch.Generator().manual_seed(_seed(config.head_seed))
+    for name, parameter in model.named_parameters():
+        if name in new and parameter.ndim > 1:
+            parameter.normal_(0.0, config.init_std, generator=generator)
+        elif name in new and name.endswith("bias"):
+            parameter.zero_()
+
+
+def _seed(seed: int | None) -> int:
+    assert seed is not None, "RunConfig resolves its seeds"
+    return seed
+
+
+class _OneDropoutHead(RobertaClassificationHead):
+    """RoBERTa's head as in the paper's code: no dropout before its dense layer."""
+
+    def forward(self, features: Tensor, **kwargs: Any) -> Tensor:
+        """Return the logits (batch x labels) of features (batch x length x hidden)."""
+        pooled = torch.tanh(self.dense(features[:, 0, :]))
+        return self.out_proj(self.dropout(pooled))  # type: ignore[no-any-return]
+
+
+def _drop_only_before_output(model: nn.Module) -> None:
+    for module in model.modules():
+        if type(module) is RobertaClassificationHead:
+            module.__class__ = _OneDropoutHead

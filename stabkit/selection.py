@@ -1,0 +1,71 @@
+"""Which stored runs are meant, told without the digests of models and data.
+
+Digests are made from the files themselves, which takes torch; whoever reads results has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from stabkit import studies
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, StabkitError
+from stabkit.store import Store
+
+DIGESTS = ("weights", "tokenizer", "data")
+
+
+def matching(runs: pd.DataFrame, configs: Iterable[RunConfig]) -> pd.DataFrame:
+    """Return the runs of ``configs``, in their order, whichever digests the two have."""
+    place = {_undigested(config): i for i, config in enumerate(configs)}
+    found = [place.get(_undigested(RunConfig.from_row(row))) for row in runs.to_dict("records")]
+    order = sorted((at, row) for row, at in enumerate(found) if at is not None)
+    return runs.iloc[[row for _, row in order]].reset_index(drop=True)
+
+
+def _undigested(config: RunConfig) -> RunConfig:
+    return config.replace(**dict.fromkeys(DIGESTS, ""))
+
+
+def reference_rate(store: Store) -> float:
+    """Return the learning rate that takes the place of the paper's 2e-5 in the mini models.
+
+    Raises StabkitError when ``store`` lacks a run of the pilot study, from which it follows.
+    """
+    pilot = studies.pilot()
+    runs = matching(store.table(), pilot)
+    if missing := len(pilot) - runs["seed"].size:
+        raise StabkitError(
+            "the learning rate of the mini models follows from the study pilot-rte, and "
+            f"{missing} of its {len(pilot)} runs are not in {store.path}; do them, name the "
+            "folder of the published runs with --results, or choose a --learning-rate"
+        )
+    return studies.reference_rate(runs)
+
+
+def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunConfig]:
+    """Return a study's configurations, at ``rate`` or else at the reference rate, if it has one.
+
+    Raises StabkitError for an unknown study or when the rate cannot be told.
+    """
+    study = studies.study(name)
+    if rate is None and study.needs_rate:
+        rate = reference_rate(store)
+    return study.build(rate or 0.0)
+
+
+def with_seeds(configs: list[RunConfig], text: str) -> list[RunConfig]:
+    """Return those with a seed of the range ``A:B``, B not included, as in Python.
+
+    Raises ConfigError for another text and where nothing is left.
+    """
+    first, _, end = text.partition(":")
+    if not (first.isdecimal() and end.isdecimal()):
+        raise ConfigError(f"--seeds {text}: expected A:B, such as 0:5 for the seeds 0 to 4")
+    chosen = [config for config in configs if int(first) <= config.seed < int(end)]
+    if not chosen:
+        seeds = sorted({config.seed for config in configs})
+        raise ConfigError(f"--seeds {text}: the study has seeds {seeds[0]} to {seeds[-1]} only")
+    return chosen

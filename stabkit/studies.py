@@ -1,0 +1,105 @@
+"""The studies of the book: grids of configurations, by name.
+
+Each function returns configurations without digests; ``stabkit.train.pin`` adds them. Seeds from
+1000 up are for choosing, 0 to 24 for reporting (run once), 2000 up for what the book trains afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stabkit import tables
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, nearest
+from stabkit.presets import preset
+
+REPORTED = range(25)
+PILOT = range(1000, 1010)
+FRESH = range(2000, 2004)
+PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(1e-4, 3e-3, 7))
+METHODS = ("devlin", "lee", "ours")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named grid: what it is for and how its configurations follow from the reference rate."""
+
+    name: str
+    purpose: str
+    build: Callable[[float], list[RunConfig]]
+    needs_rate: bool = True
+
+
+def grid(base: RunConfig, seeds: Iterable[int], **axes: Iterable[Any]) -> list[RunConfig]:
+    """Return ``base`` for every combination of the values of ``axes`` and every seed."""
+    configs = [base]
+    for name, values in axes.items():
+        options = list(values)
+        configs = [config.replace(**{name: value}) for config in configs for value in options]
+    return [config.replace(seed=seed) for config in configs for seed in seeds]
+
+
+def pilot(task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
+    """Both failure curves: seven log-spaced rates, correction on and off, ten pilot seeds.
+
+    The blind rule reads the reference rate off these runs (``reference_rate``).
+    """
+    base = preset("devlin", model=model, task=task)
+    return grid(base, PILOT, learning_rate=PILOT_RATES, bias_correction=(True, False))
+
+
+def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
+    """Fig. 1 and Table 1: the three methods at the reference rate, all reported seeds."""
+    methods = [
+        preset(method, model=model, task=task, learning_rate=rate, evals_per_epoch=3)
+        for method in METHODS
+    ]
+    return [config for method in methods for config in grid(method, REPORTED)]
+
+
+def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
+    """The hidden multiplier put back into corrected runs and taken out of uncorrected ones."""
+    base = preset("devlin", model=model, task=task, learning_rate=rate)
+    corrected = base.replace(bias_correction=True)
+    cells = (
+        corrected,
+        corrected.replace(multiplier="times"),
+        base,
+        base.replace(multiplier="divided"),
+    )
+    return [config for cell in cells for config in grid(cell, REPORTED)]
+
+
+def real(model: str, tasks: Iterable[str] = ("rte", "mrpc"), seeds: int = 5) -> list[RunConfig]:
+    """The paper's rate on real tasks with a real encoder, correction on and off, 3 epochs."""
+    base = preset("devlin", model=model, learning_rate=2e-5, precision="bf16")
+    return grid(base, REPORTED[:seeds], task=tasks, bias_correction=(True, False))
+
+
+def reference_rate(runs: pd.DataFrame) -> float:
+    """Return the organism's "2e-5": the largest pilot rate at which no corrected run failed."""
+    return tables.learning_rate_rule(tables.failure_curve(runs))
+
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study("pilot-rte", "failure curves; chooses the learning rate", lambda _: pilot(), False),
+        Study("table1-rte", "Fig. 1 and Table 1, RTE-like task", table_1),
+        Study("controls-rte", "the hidden multiplier as a learning rate", controls),
+        Study("table1-mrpc", "Fig. 1 and Table 1, MRPC-like", lambda r: table_1(r, "mini-mrpc")),
+        Study("table1-cola", "Fig. 1 and Table 1, CoLA-like", lambda r: table_1(r, "mini-cola")),
+    )
+}
+
+
+def study(name: str) -> Study:
+    """Return a study by name; raises ConfigError that names the nearest."""
+    if name not in STUDIES:
+        raise ConfigError(f"unknown study {name!r}: {nearest(name, STUDIES)}")
+    return STUDIES[name]

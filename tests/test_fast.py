@@ -1,0 +1,189 @@
+"""The fast executor: the same mathematics as the plain one, dropout of the right rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import NO_DROPOUT
+from torch import Tensor, nn
+from transformers import ElectraConfig
+
+from stabkit.batches import encode, training_batches
+from stabkit.config import RunConfig
+from stabkit.fast import DropoutMasks, MaskedDropout, supports
+from stabkit.models import build
+from stabkit.train import Learner, task_of
+
+
+def batches(config: RunConfig, padded: bool) -> Iterator[dict[str, Tensor]]:
+    """Yield some training batches, of mixed lengths or of one length."""
+    data = encode(config, task_of(config).train)
+    if padded:
+        yield from training_batches(data, config, 3)
+    else:
+        common = np.bincount(data.lengths).argmax()
+        rows = np.flatnonzero(data.lengths == common)
+        for few in np.array_split(rows, 2):
+            yield {**data.batch(few), "labels": torch.from_numpy(data.labels[few])}
+
+
+def learner(config: RunConfig, executor: str) -> Learner:
+    return Learner.build(config, 2, tiny.CPU, executor)  # type: ignore[arg-type]
+
+
+def measured(config: RunConfig, executor: str, padded: bool) -> Tensor:
+    """Return loss and gradient norms (batches x (1 + parameters))."""
+    trained = learner(config, executor)
+    assert trained.executor == executor
+    trained.model.train()
+    rows = []
+    for batch in batches(config, padded):
+        mixed = not bool(batch["attention_mask"].all())
+        assert mixed == padded
+        labels = batch.pop("labels")
+        trained.model.zero_grad()
+        loss = nn.functional.cross_entropy(trained.logits(batch), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norms = [p.grad.norm() for p in trained.model.parameters() if p.grad is not None]
+        rows.append(torch.stack([loss.detach(), *norms]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_without_dropout_it_agrees_with_the_plain_executor(architecture: str, padded: bool) -> None:
+    config = tiny.config(architecture, init_std=0.5, **NO_DROPOUT)
+    fast, plain = (measured(config, name, padded) for name in ("fast", "plain"))
+    assert fast.shape[1] > 20
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "albert"])
+def test_it_agrees_with_segments(architecture: str) -> None:
+    config = tiny.config(architecture, segments=True, **NO_DROPOUT)
+    fast, plain = (measured(config, name, padded=True) for name in ("fast", "plain"))
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_it_agrees_in_bf16_as_far_as_that_goes(architecture: str) -> None:
+    config = tiny.config(architecture, precision="bf16", init_std=0.5, **NO_DROPOUT)
+    fast, plain = (measured(config, name, padded=True) for name in ("fast", "plain"))
+    torch.testing.assert_close(fast, plain, rtol=0.05, atol=0.01)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_evaluation_agrees_although_training_drops(architecture: str) -> None:
+    config = tiny.config(architecture)
+    data = encode(config, task_of(config).dev)
+    fast, plain = (learner(config, name).evaluate(data) for name in ("fast", "plain"))
+    np.testing.assert_allclose(fast, plain, rtol=0, atol=1e-5)
+
+
+def test_logits_do_not_depend_on_the_padding() -> None:
+    config = tiny.config(init_std=0.5)
+    data = encode(config, task_of(config).dev)
+    trained = learner(config, "fast")
+    trained.model.eval()  # type: ignore[no-untyped-call]
+    short = int(data.lengths.argmin())
+    alone = trained.logits(data.batch(np.array([short])))
+    together = trained.logits(data.batch(np.arange(len(data))))
+    torch.testing.assert_close(together[short], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_does_on_average_what_the_plain_executor_s_does() -> None:
+    """Mean and spread of the logits under dropout are those of the plain executor."""
+    config = tiny.config(hidden_dropout=0.3, attention_dropout=0.3, classifier_dropout=0.3)
+
+    def mean_logits(executor: str) -> tuple[Tensor, Tensor]:
+        trained = learner(config, executor)
+        trained.model.train()
+        batch = next(batches(config, padded=True))
+        del batch["labels"]
+        with torch.no_grad():
+            draws = torch.stack([trained.logits(batch) for _ in range(200)])
+        return draws.mean(0), draws.std(0)
+
+    (fast, spread), (plain, plain_spread) = mean_logits("fast"), mean_logits("plain")
+    error = (spread**2 + plain_spread**2).sqrt() / 200**0.5
+    assert ((fast - plain).abs() < 5 * error).all()
+    torch.testing.assert_close(spread, plain_spread, rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.9])
+def test_masks_drop_the_asked_share(p: float, dtype: torch.dtype) -> None:
+    mask = DropoutMasks(0).take(torch.Size((1000, 400)), p, dtype)
+    assert mask.dtype == dtype
+    assert set(mask.flatten().tolist()) <= {0.0, 1.0}
+    error = 5 * (p * (1 - p) / mask.numel()) ** 0.5
+    dropped = (mask == 0).double()
+    assert dropped.mean().item() == pytest.approx(p, abs=error + 2**-16)
+    if p:  # neighbours in a row and rows are independent
+        for shifted in (dropped.roll(1, 0), dropped.roll(1, 1)):
+            together = (dropped * shifted).mean().item()
+            assert together == pytest.approx(p * p, abs=5 * p / mask.numel() ** 0.5 + 2**-15)
+
+
+def test_masks_are_cut_from_one_seeded_stream_and_stay() -> None:
+    shape = torch.Size((7, 9))
+    one, two, other = DropoutMasks(1, block=100), DropoutMasks(1, block=100), DropoutMasks(2)
+    drawn = [one.take(shape, 0.4, torch.float32) for _ in range(5)]
+    copies = [mask.clone() for mask in drawn]
+    assert all(torch.equal(two.take(shape, 0.4, torch.float32), mask) for mask in copies)
+    assert not torch.equal(other.take(shape, 0.4, torch.float32), copies[0])
+    assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == 5
+    assert all(torch.equal(*pair) for pair in zip(drawn, copies, strict=True))
+    large = one.take(torch.Size((50, 50)), 0.4, torch.float32)  # more than a block
+    assert large.shape == (50, 50)
+
+
+def test_dropout_scales_what_it_keeps_and_its_gradient() -> None:
+    layer = MaskedDropout(0.25, DropoutMasks(0))
+    x = torch.full((100, 100), 3.0, requires_grad=True)
+    y = layer(x)
+    assert set(y.flatten().tolist()) == {0.0, 4.0}
+    y.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, (y / 3).detach())
+    assert layer.eval()(x) is x
+    assert MaskedDropout(0.0, DropoutMasks(0))(x) is x
+
+
+def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
+    """In float64 against finite differences, through a whole tiny encoder with padding."""
+    config = tiny.config(**NO_DROPOUT)
+    trained = learner(config, "fast")
+    trained.model.double().train()
+    batch = next(batches(config, padded=True))
+    labels = batch.pop("labels")
+    assert trained.fast is not None
+    weight = trained.model.get_parameter("bert.encoder.layer.0.attention.self.key.weight")
+
+    def loss() -> Tensor:
+        assert trained.fast is not None
+        inputs = trained.fast.inputs(batch, torch.float64)
+        return nn.functional.cross_entropy(trained.model(**inputs).logits, labels)
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).double()
+    expected = (weight.grad * direction).sum().item()
+    step = 1e-4
+    with torch.no_grad():
+        weight.add_(direction, alpha=step)
+        above = loss().item()
+        weight.sub_(direction, alpha=2 * step)
+        below = loss().item()
+    assert (above - below) / (2 * step) == pytest.approx(expected, rel=1e-4)
+
+
+def test_it_is_for_the_three_architectures_on_a_cpu() -> None:
+    model = build(tiny.config(), 2)
+    assert supports(model)
+    model.config = ElectraConfig()
+    assert not supports(model)

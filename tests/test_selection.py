@@ -1,0 +1,65 @@
+"""Which stored runs are meant by a study, its seeds, or configurations without digests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fakes
+import pytest
+
+from stabkit import selection, studies
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, StabkitError
+from stabkit.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Return a store with a small pilot: failures above 2e-4, and without correction."""
+    monkeypatch.setattr(studies, "PILOT", range(1000, 1002))
+    monkeypatch.setattr(studies, "PILOT_RATES", (1e-4, 2e-4, 4e-4))
+    store = Store(tmp_path / "runs")
+    for config in studies.pilot():
+        failed = config.learning_rate > 2e-4 or not config.bias_correction
+        store.put(fakes.judged(config.replace(**fakes.DIGESTS), failed=failed))
+    return store
+
+
+def test_runs_match_whatever_their_digests_in_the_order_asked_for(store: Store) -> None:
+    pilot = studies.pilot()
+    again = pilot[3].replace(**{**fakes.DIGESTS, "weights": "other"})
+    store.put(fakes.judged(again))
+    asked = [pilot[5], pilot[3], pilot[0], RunConfig(seed=99)]
+    found = selection.matching(store.table(), asked)
+    wanted = [pilot[i].replace(**fakes.DIGESTS).key for i in (5, 3, 0)]
+    assert sorted(found["key"]) == sorted([*wanted, again.key])
+    assert found["key"].iloc[0] == wanted[0] and found["key"].iloc[-1] == wanted[-1]
+    assert selection.matching(Store(store.path / "none").table(), asked).empty
+
+
+def test_the_reference_rate_needs_the_whole_pilot(store: Store) -> None:
+    assert selection.reference_rate(store) == 2e-4
+    key = studies.pilot()[0].replace(**fakes.DIGESTS).key
+    (store.path / "runs" / f"{key}.parquet").unlink()
+    with pytest.raises(StabkitError, match="1 of its 12 runs are not in"):
+        selection.reference_rate(store)
+
+
+def test_a_study_takes_the_reference_rate_or_the_one_given(store: Store) -> None:
+    assert {config.learning_rate for config in selection.study_grid("table1-rte", store)} == {2e-4}
+    chosen = selection.study_grid("table1-rte", store, 5e-4)
+    assert {config.learning_rate for config in chosen} == {5e-4}
+    assert selection.study_grid("pilot-rte", store) == studies.pilot()
+    with pytest.raises(ConfigError, match="did you mean 'pilot-rte'"):
+        selection.study_grid("pilot-rt", store)
+
+
+def test_seeds_are_a_range_as_in_python() -> None:
+    configs = fakes.grid(5)
+    assert selection.with_seeds(configs, "1:3") == configs[1:3]
+    for text in ("3", "a:b", ":", "-1:3", "1:2:3"):
+        with pytest.raises(ConfigError, match="expected A:B"):
+            selection.with_seeds(configs, text)
+    for text in ("5:9", "3:3"):
+        with pytest.raises(ConfigError, match="seeds 0 to 4 only"):
+            selection.with_seeds(configs, text)

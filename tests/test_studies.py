@@ -1,0 +1,108 @@
+"""The studies: which runs they ask for, and the blind rule for the learning rate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+
+from stabkit import studies
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError
+from stabkit.studies import PILOT, PILOT_RATES, REPORTED, STUDIES, grid, reference_rate, study
+
+PINNED = RunConfig(weights="w" * 64, tokenizer="t" * 64, data="d" * 64)
+RATE = 5e-4
+
+
+def test_a_grid_is_every_combination_with_every_seed_once() -> None:
+    made = grid(PINNED, range(3), learning_rate=(1e-5, 2e-5), bias_correction=iter((True, False)))
+    assert len({config.key for config in made}) == len(made) == 12
+    assert Counter(config.learning_rate for config in made) == {1e-5: 6, 2e-5: 6}
+    assert [config.seed for config in made[:3]] == [0, 1, 2]
+    assert all(config.head_seed == config.order_seed == config.seed for config in made)
+    assert grid(PINNED, range(2)) == [PINNED, PINNED.replace(seed=1)]
+
+
+def test_seeds_for_choosing_reporting_and_the_book_are_apart() -> None:
+    assert list(REPORTED) == list(range(25))
+    assert list(PILOT) == list(range(1000, 1010))
+    assert min(studies.FRESH) >= 2000
+
+
+def test_the_pilot_draws_both_failure_curves() -> None:
+    runs = studies.pilot()
+    assert len(runs) == 7 * 2 * 10
+    assert {config.seed for config in runs} == set(PILOT)
+    assert {(c.learning_rate, c.bias_correction) for c in runs} == {
+        (rate, correction) for rate in PILOT_RATES for correction in (True, False)
+    }
+    assert all(config.epochs == 3 for config in runs)
+    ratios = [high / low for low, high in pairwise(PILOT_RATES)]
+    assert max(ratios) / min(ratios) < 1.1  # log-spaced, but for the rounding
+
+
+def test_table_1_compares_the_three_methods_on_the_reported_seeds() -> None:
+    runs = studies.table_1(RATE)
+    assert len(runs) == 75
+    assert {config.learning_rate for config in runs} == {RATE}
+    cells = Counter((c.epochs, c.bias_correction, c.mixout > 0) for c in runs)
+    assert cells == {(3, False, False): 25, (3, False, True): 25, (20, True, False): 25}
+    assert all(config.evals_per_epoch == 3 for config in runs)
+    assert {config.task for config in study("table1-cola").build(RATE)} == {"mini-cola"}
+
+
+def test_the_controls_move_the_hidden_multiplier_alone() -> None:
+    runs = studies.controls(RATE)
+    assert Counter((c.bias_correction, c.multiplier) for c in runs) == dict.fromkeys(
+        [(True, "none"), (True, "times"), (False, "none"), (False, "divided")], 25
+    )
+    base = {config.replace(bias_correction=True, multiplier="none", seed=0) for config in runs}
+    assert len(base) == 1
+
+
+def test_real_runs_use_the_paper_s_rate() -> None:
+    runs = studies.real("somewhere/model")
+    assert len(runs) == 2 * 2 * 5
+    assert {config.task for config in runs} == {"rte", "mrpc"}
+    assert {config.learning_rate for config in runs} == {2e-5}
+    assert {config.model for config in runs} == {"somewhere/model"}
+
+
+def test_the_blind_rule_takes_the_largest_rate_at_which_no_corrected_run_failed() -> None:
+    failing = {(1e-4, True): 0, (2e-4, True): 0, (4e-4, True): 1, (1e-4, False): 3}
+    rows = [
+        {"learning_rate": rate, "bias_correction": correction, "failed": i < failures}
+        for (rate, correction), failures in failing.items()
+        for i in range(10)
+    ]
+    assert reference_rate(pd.DataFrame(rows)) == 2e-4
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_builds_runs_without_double_ones(name: str) -> None:
+    found = study(name)
+    runs = found.build(RATE)
+    assert found.name == name
+    assert found.purpose
+    assert len(set(runs)) == len(runs) > 0
+    digests = {"weights": "w" * 64, "tokenizer": "t" * 64, "data": "d" * 64}
+    assert len({config.replace(**digests).key for config in runs}) == len(runs)
+    assert found.needs_rate == (RATE in {config.learning_rate for config in runs})
+
+
+def test_an_unknown_study_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown study 'table1-rt': did you mean 'table1-rte'"):
+        study("table1-rt")
+
+
+def test_naming_runs_does_not_import_torch() -> None:
+    script = (
+        "import sys, stabkit.studies, stabkit.presets;"
+        "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
