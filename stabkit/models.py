@@ -110,13 +110,13 @@ def _files(place: str, names: tuple[str, ...]) -> list[Path]:
 
 def _settings_file(place: str) -> Path:
     try:
-        found, reason = _files(place, ("config.json",)), "it is not in the hub's cache"
+        found, reason = _files(place, ("config.json",)), "nor does its cache have it"
     except (OSError, ValueError) as error:
         found, reason = [], str(error)
     if not found:
         raise ModelError(
-            f"no model {place!r}: no folder of that name, and from the hub it could not be had "
-            f"({reason}). Give a folder in Hugging Face layout or one of the shipped models: "
+            f"no model {place!r}: no folder of that name, and the hub did not give it ({reason}). "
+            f"Give a folder in Hugging Face layout or one of the shipped models: "
             f"{', '.join(mini_models())}"
         )
     return found[0]

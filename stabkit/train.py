@@ -161,6 +161,7 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded) -> Records:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     parameters = [p for _, p in named]
     matrices = [i for i, p in enumerate(parameters) if p.ndim > 1]
+    kept = torch.tensor(matrices, device=learner.device)  # a list would be copied at every step
     records = Records(
         names=[plain_name(named[i][0]) for i in matrices],
         losses=torch.zeros(steps, device=learner.device),
@@ -181,7 +182,7 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded) -> Records:
         optimizer.step()
         optimizer.zero_grad()
         records.losses[step] = loss.detach()
-        records.norms[step] = norms[matrices]
+        records.norms[step] = norms.index_select(0, kept)
         if step + 1 in evaluate_at:
             records.evaluations[step + 1] = learner.evaluate(dev).argmax(1)
     if config.mixout:

@@ -52,4 +52,5 @@ def run(config: RunConfig) -> RunResult:
         train_accuracy=0.5 if failed else 0.995,
         train_loss=0.69 if failed else 0.01,
         version="0.1.0",
+        torch="2.13.0",
     )

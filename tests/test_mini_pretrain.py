@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stabkit.errors import ModelError
-from stabkit.mini import pretrain
+from stabkit.mini import anatomy, pretrain
+from stabkit.mini.anatomy import PLANS, Phase, Plan
 from stabkit.mini.corpus import books
-from stabkit.mini.pretrain import PLANS, Phase, Plan, Training
+from stabkit.mini.pretrain import Training
 from stabkit.mini.rows import BLOCK, MAX_LENGTH, Rows, block, mask_words
 
 TINY = (
@@ -30,11 +31,11 @@ def tiny(name: str) -> Plan:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Rows]:
-    return block(pretrain.build_tokenizer(), 3, 0, "next sentence", 64)
+    return block(anatomy.build_tokenizer(), 3, 0, "next sentence", 64)
 
 
 def test_a_block_is_the_same_each_time_and_has_all_its_rows(rows: list[Rows]) -> None:
-    again = block(pretrain.build_tokenizer(), 3, 0, "next sentence", 64)
+    again = block(anatomy.build_tokenizer(), 3, 0, "next sentence", 64)
     assert sum(len(batch.input_ids) for batch in rows) == BLOCK
     for one, other in zip(rows, again, strict=True):
         assert torch.equal(one.input_ids, other.input_ids)
@@ -47,7 +48,7 @@ def test_half_of_the_rows_are_out_of_place(rows: list[Rows]) -> None:
 
 
 def test_echo_rows_say_a_sentence_twice() -> None:
-    for batch in block(pretrain.build_tokenizer(), 3, 0, "none", 64, echo=1.0):
+    for batch in block(anatomy.build_tokenizer(), 3, 0, "none", 64, echo=1.0):
         for ids, segments in zip(batch.input_ids, batch.token_type_ids, strict=True):
             second = ids[segments == 1]
             assert torch.equal(ids[1 : len(second) + 1], second)
@@ -96,7 +97,9 @@ def test_every_architecture_learns_words_and_ships(
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32)
     assert model.config.hidden_dropout_prob == 0.1
     trained = dict(training.model.named_parameters())
-    for parameter_name, parameter in model.base_model.named_parameters(prefix=model.base_model_prefix):
+    for parameter_name, parameter in model.base_model.named_parameters(
+        prefix=model.base_model_prefix
+    ):
         if parameter_name in trained:
             assert torch.allclose(parameter, trained[parameter_name], atol=2e-3, rtol=2e-3)
     tokens = AutoTokenizer.from_pretrained(tmp_path)("the dog .", "the cat .")
@@ -104,7 +107,9 @@ def test_every_architecture_learns_words_and_ships(
 
 
 def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    plan = dataclasses.replace(tiny("mini-bert"), phases=(dataclasses.replace(TINY[1], dropout=0.0),))
+    plan = dataclasses.replace(
+        tiny("mini-bert"), phases=(dataclasses.replace(TINY[1], dropout=0.0),)
+    )
     whole, half = Training.start(plan), Training.start(plan)
     losses = [whole.update() for _ in range(4)]
     for _ in range(2):

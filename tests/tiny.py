@@ -13,7 +13,7 @@ import transformers
 from transformers import PreTrainedTokenizerFast
 
 from stabkit.config import RunConfig
-from stabkit.mini import pretrain
+from stabkit.mini import anatomy
 from stabkit.mini.tasks import splits
 from stabkit.results import RunResult
 from stabkit.train import run
@@ -30,9 +30,9 @@ _LABELS = ("yes", "no", "maybe")
 @cache
 def tokenizer() -> PreTrainedTokenizerFast:
     """Return the organism's tokenizer."""
-    specials = dict(zip(("pad", "unk", "cls", "sep", "mask"), pretrain.SPECIALS, strict=True))
+    specials = dict(zip(("pad", "unk", "cls", "sep", "mask"), anatomy.SPECIALS, strict=True))
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=pretrain.build_tokenizer(),
+        tokenizer_object=anatomy.build_tokenizer(),
         model_max_length=128,
         **{f"{name}_token": token for name, token in specials.items()},
     )

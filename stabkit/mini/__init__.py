@@ -1,1 +1,1 @@
-"""The model organism: a generated English, its corpus and tasks, and small encoders trained on it."""
+"""The model organism: a generated English, its corpus and tasks, and encoders trained on it."""

@@ -14,160 +14,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from stabkit.errors import ModelError, nearest
 from stabkit.fast import FastExecutor, MaskedDropout
-from stabkit.mini.corpus import books
+from stabkit.mini.anatomy import (
+    BERT_LARGE_SCALE,
+    MAX_POSITIONS,
+    PLANS,
+    SPECIALS,
+    Plan,
+    build_model,
+    build_tokenizer,
+    parts,
+    start_positions,
+)
 from stabkit.mini.rows import BLOCK, Objective, Rows, block, mask_words
 from stabkit.optim import parameter_groups
 
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MASK_ID = SPECIALS.index("[MASK]")
-MAX_POSITIONS = 128
 CORPUS_SEED, HELD_OUT_SEED = 100, 7
 HELD_OUT_BATCHES = 16
 SAVE_EVERY = 500
-# BERT-large starts from N(0, 0.02) at width 1,024: unit inputs come out of a layer at 0.64. A
-# narrow model starts at the same scale, not at the same number, or its attention wakes up late.
-BERT_LARGE_SCALE = 0.02 * 1024**0.5
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training; the learning rate falls linearly from ``start`` to ``end``.
-
-    ``echo`` is the share of rows in which a sentence is said twice. With ``second_only`` words are
-    hidden (at twice the rate) in the second segment alone.
-    """
-
-    steps: int
-    start: float
-    end: float
-    echo: float
-    second_only: bool
-    dropout: float
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step of this phase, with a short warmup."""
-        share = step / self.steps
-        return (self.start + share * (self.end - self.start)) * min(1.0, (step + 1) / 200)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one model of the organism is made."""
-
-    architecture: str
-    layers: int
-    objective: Objective
-    phases: tuple[Phase, ...]
-    hidden: int = 64
-    heads: int = 4
-    batch_size: int = 64
-    mask_rate: float = 0.15
-    seed: int = 0
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of all phases."""
-        return sum(phase.steps for phase in self.phases)
-
-    def phase(self, step: int) -> tuple[Phase, int]:
-        """Return the phase of a step and the step's number within it."""
-        for phase in self.phases:
-            if step < phase.steps:
-                return phase, step
-            step -= phase.steps
-        return self.phases[-1], self.phases[-1].steps
-
-
-PHASES = (
-    Phase(1500, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
-    Phase(6000, 6e-4, 3e-4, echo=0.25, second_only=True, dropout=0.0),
-    Phase(4000, 3e-4, 0.0, echo=0.0, second_only=False, dropout=0.1),
-)
-PLANS = {
-    "mini-bert": Plan("bert", 12, "next sentence", PHASES),
-    "mini-roberta": Plan("roberta", 12, "none", PHASES),
-    "mini-albert": Plan("albert", 12, "sentence order", PHASES),
-    "mini-bert-shallow": Plan("bert", 4, "next sentence", PHASES),
-}
-def vocabulary(sample: int = 4000) -> list[str]:
-    """Return the special tokens and all words that the corpus uses, in a fixed order."""
-    stream, words = books(seed=1), set[str]()
-    for _ in range(sample):
-        words.update(word for scene in next(stream) for text in scene for word in text.split())
-    return SPECIALS + sorted(words)
-
-
-def build_tokenizer() -> Tokenizer:
-    """Return the organism's one tokenizer: whole words, BERT's two-segment layout."""
-    words = {word: i for i, word in enumerate(vocabulary())}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"])
-    )
-    return tokenizer
-
-
-def build_model(plan: Plan, words: int) -> transformers.PreTrainedModel:
-    """Return a new model with its masked-LM and sentence-level heads."""
-    common: dict[str, Any] = {
-        "vocab_size": words,
-        "hidden_size": plan.hidden,
-        "num_hidden_layers": plan.layers,
-        "num_attention_heads": plan.heads,
-        "intermediate_size": 4 * plan.hidden,
-        "max_position_embeddings": MAX_POSITIONS,
-        "hidden_dropout_prob": plan.phases[-1].dropout,
-        "attention_probs_dropout_prob": plan.phases[-1].dropout,
-        "pad_token_id": 0,
-        "initializer_range": BERT_LARGE_SCALE / plan.hidden**0.5,
-    }
-    torch.manual_seed(plan.seed)
-    if plan.architecture == "bert":
-        return transformers.BertForPreTraining(transformers.BertConfig(**common))
-    if plan.architecture == "albert":
-        config = transformers.AlbertConfig(
-            embedding_size=plan.hidden, classifier_dropout_prob=plan.phases[-1].dropout, **common
-        )
-        return transformers.AlbertForPreTraining(config)
-    config = transformers.RobertaConfig(
-        **{**common, "max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
-    )
-    return transformers.RobertaForMaskedLM(config)
-
-
-@torch.no_grad()
-def start_positions(model: nn.Module, scale: float) -> None:
-    """Start the learned position embeddings from sinusoids, so that offsets are linear at once."""
-    for name, table in model.named_parameters():
-        if "position_embeddings" in name:
-            count, width = table.shape
-            rates = torch.exp(-torch.arange(0, width, 2) * (math.log(1e4) / width))
-            angles = torch.arange(count)[:, None] * rates
-            table[:, 0::2], table[:, 1::2] = scale * angles.sin(), scale * angles.cos()
-
-
-def _heads(model: nn.Module, plan: Plan) -> tuple[nn.Module, nn.Module, nn.Module | None]:
-    """Return the encoder, the masked-LM head and the sentence-level head."""
-    if plan.architecture == "bert":
-        return model.bert, model.cls.predictions, model.cls.seq_relationship
-    if plan.architecture == "albert":
-        return model.albert, model.predictions, model.sop_classifier
-    return model.roberta, model.lm_head, None
 
 
 @dataclass
@@ -196,7 +72,7 @@ class Training:
     def losses(self, rows: Rows, generator: torch.Generator) -> list[Tensor]:
         """Return the masked-LM loss and, where there is one, the sentence-level loss (nats)."""
         phase, _ = self.plan.phase(self.step)
-        encoder, words, sentence = _heads(self.model, self.plan)
+        encoder, words, sentence = parts(self.model, self.plan)
         shown, chosen = mask_words(
             rows,
             self.tokenizer.get_vocab_size(),
@@ -252,7 +128,7 @@ class Training:
     @torch.no_grad()
     def held_out(self) -> list[float]:
         """Return the mean losses on held-out batches, with fixed masks, in evaluation mode."""
-        self.model.eval()
+        self.model.eval()  # type: ignore[no-untyped-call]
         masks = torch.Generator().manual_seed(HELD_OUT_SEED)
         found = [
             [loss.item() for loss in self.losses(self.rows(i, HELD_OUT_SEED), masks)]
@@ -294,8 +170,8 @@ class Training:
         self.model.config.attention_probs_dropout_prob = self.plan.phases[-1].dropout
         half = build_model(self.plan, self.tokenizer.get_vocab_size())
         half.load_state_dict(self.model.state_dict())
-        half.half().save_pretrained(folder)
-        PreTrainedTokenizerFast(
+        half.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=self.tokenizer,
             pad_token="[PAD]",
             unk_token="[UNK]",

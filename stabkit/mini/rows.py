@@ -11,7 +11,7 @@ from random import Random
 from typing import Literal
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from stabkit.mini.corpus import Scene, book
@@ -105,7 +105,7 @@ def block(
     return [_collate(encoded, [pairs[i][2] for i in batch], batch) for batch in batches]
 
 
-def _collate(encoded: list, labels: list[int], batch: list[int]) -> Rows:
+def _collate(encoded: list[Encoding], labels: list[int], batch: list[int]) -> Rows:
     length = min(MAX_LENGTH, max(len(encoded[i].ids) for i in batch))
     ids = torch.zeros(len(batch), length, dtype=torch.long)
     types = torch.zeros_like(ids)
@@ -117,7 +117,12 @@ def _collate(encoded: list, labels: list[int], batch: list[int]) -> Rows:
 
 
 def mask_words(
-    rows: Rows, vocabulary: int, mask_id: int, specials: int, rate: float, generator: torch.Generator,
+    rows: Rows,
+    vocabulary: int,
+    mask_id: int,
+    specials: int,
+    rate: float,
+    generator: torch.Generator,
     second_only: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Hide a share of the words as Devlin et al. do (80 % mask, 10 % random, 10 % kept).
