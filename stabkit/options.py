@@ -1,0 +1,160 @@
+"""Options of the command line, and how their text becomes fields of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from typer import Argument, Option
+
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError
+
+FIELDS = {field.name: str(field.type) for field in fields(RunConfig)}
+RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
+
+Preset: TypeAlias = Annotated[
+    str, Option(help="Recipe to start from: devlin, lee or ours (see stabkit presets).")
+]
+Model: TypeAlias = Annotated[
+    str,
+    Option(
+        help="mini-bert, mini-roberta, mini-albert, mini-bert-shallow, a folder in Hugging Face "
+        "layout, or a name on the hub."
+    ),
+]
+TaskName: TypeAlias = Annotated[
+    str,
+    Option(
+        help="mini-rte, mini-mrpc, mini-cola, mini-qnli, mini-scitail (generated, offline); rte, "
+        "mrpc, cola, qnli, scitail; or the path of your own csv, tsv, jsonl or parquet."
+    ),
+]
+Seed: TypeAlias = Annotated[
+    int, Option(help="Seed of the new head, the order of the data and the dropout.")
+]
+Rate: TypeAlias = Annotated[
+    float | None,
+    Option(
+        help="Peak learning rate.  [default: 2e-5; for the mini models the rate that takes its "
+        "place by the rule of the study pilot-rte]"
+    ),
+]
+BiasCorrection: TypeAlias = Annotated[
+    bool | None,
+    Option(
+        "--bias-correction/--no-bias-correction",
+        help="Adam's bias correction.",
+        rich_help_panel=RECIPE,
+    ),
+]
+Warmup: TypeAlias = Annotated[
+    float | None, Option(help="Share of the steps, 0 to 1.", rich_help_panel=RECIPE)
+]
+WeightDecay: TypeAlias = Annotated[
+    float | None, Option(help="Not of biases and layer norms.", rich_help_panel=RECIPE)
+]
+Mixout: TypeAlias = Annotated[
+    float | None,
+    Option(help="Share of weights mixed out, 0 to 1; 0 is none.", rich_help_panel=RECIPE),
+]
+Precision: TypeAlias = Annotated[
+    Literal["fp32", "bf16"] | None, Option(help="Of the arithmetic.", rich_help_panel=RECIPE)
+]
+Epochs: TypeAlias = Annotated[
+    int | None, Option(help="Passes over the training set.", rich_help_panel=LENGTH)
+]
+MaxSteps: TypeAlias = Annotated[
+    int | None, Option(help="Steps, instead of epochs.", rich_help_panel=LENGTH)
+]
+TrainSize: TypeAlias = Annotated[
+    int | None, Option(help="Use that many training examples only.", rich_help_panel=LENGTH)
+]
+BatchSize: TypeAlias = Annotated[int | None, Option(help="Examples.", rich_help_panel=LENGTH)]
+MaxLength: TypeAlias = Annotated[
+    int | None, Option(help="Tokens; longer texts are cut.", rich_help_panel=LENGTH)
+]
+DevFile: TypeAlias = Annotated[
+    str | None, Option(help="Without it, a fifth of --task is held out.", rich_help_panel=OWN)
+]
+TextColumns: TypeAlias = Annotated[
+    str | None,
+    Option(help="One or two names: --text-columns title,body.", rich_help_panel=OWN),
+]
+LabelColumn: TypeAlias = Annotated[
+    str | None, Option(help="Needed where the names leave doubt.", rich_help_panel=OWN)
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any other field of stabkit.config.RunConfig, such as eps_placement=after or "
+        "clip_norm=none; may be repeated.",
+    ),
+]
+Threads: TypeAlias = Annotated[int, Option(min=1, help="Threads of the processor.")]
+Processes: TypeAlias = Annotated[int, Option(min=1, help="Runs at a time, of one thread each.")]
+Seeds: TypeAlias = Annotated[
+    str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
+]
+DryRun: TypeAlias = Annotated[bool, Option("--dry-run", help="Count the runs and do none.")]
+StudyName: TypeAlias = Annotated[str, Argument(help="A study's name (see stabkit studies).")]
+MaybeStudy: TypeAlias = Annotated[
+    str | None, Argument(help="A study's name (see stabkit studies); without it, all runs.")
+]
+Each: TypeAlias = Annotated[bool, Option("--runs", help="One line per run, with its key.")]
+Best: TypeAlias = Annotated[
+    bool, Option("--best", help="Score the best checkpoint instead of the last.")
+]
+Key: TypeAlias = Annotated[str, Argument(help="A run's key, or how it begins.")]
+DataFolder: TypeAlias = Annotated[
+    Path | None,
+    Option(
+        "--data-dir",
+        envvar="STABKIT_DATA",
+        help="Folder with rte/train.jsonl, rte/dev.jsonl and so on; without it the published data "
+        "sets come from the hub or its cache.",
+        rich_help_panel=PLACES,
+    ),
+]
+StoreFolder: TypeAlias = Annotated[
+    Path,
+    Option("--store", envvar="STABKIT_STORE", help="Your own runs.", rich_help_panel=PLACES),
+]
+ResultsFolder: TypeAlias = Annotated[
+    Path | None,
+    Option(
+        "--results",
+        envvar="STABKIT_RESULTS",
+        help="Published runs, which are read and never done again.  [default: the folder results, "
+        "where there is one]",
+        rich_help_panel=PLACES,
+    ),
+]
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read FIELD=VALUE. Raises ConfigError where there is no equals sign."""
+    name, equals, worded = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: expected FIELD=VALUE, such as eps_placement=after")
+    return name, value(name, worded)
+
+
+def value(name: str, worded: Any) -> Any:
+    """Read the text of an option as its field's type says; the configuration checks the rest."""
+    kind = FIELDS.get(name, "")
+    if not isinstance(worded, str) or kind == "str":
+        return worded
+    if worded.lower() == "none" and kind.endswith("None"):
+        return None
+    if kind.startswith("tuple"):
+        return tuple(worded.split(","))
+    if kind == "bool":
+        return {"true": True, "false": False}.get(worded.lower(), worded)
+    try:
+        return float(worded) if kind.startswith(("int", "float")) else worded
+    except ValueError:
+        return worded

@@ -1,0 +1,137 @@
+"""Run tables as text, for the terminal: runs in, lines out."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stabkit import tables
+from stabkit.config import RunConfig
+from stabkit.presets import FAMILIES, RECIPES
+from stabkit.selection import DIGESTS
+
+SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
+SIGNS = {
+    "failed": "accuracy at or below the majority class",
+    "constant": "one class predicted",
+    "flat_loss": "training loss at the label entropy",
+    "diverged": "loss not finite",
+}
+NOTED = ("metric", "device", "hardware", "date")
+
+
+def method(run: dict[str, Any]) -> str | None:
+    """Return the paper's name of a run's recipe (Devlin, Lee, Ours), None if it has another."""
+    for name, options in RECIPES.items():
+        recipe = {"mixout": 0.0, "multiplier": "none", **options}
+        if all(run[field] == value for field, value in recipe.items()):
+            return name.capitalize()
+    return None
+
+
+def cells(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the runs with a column ``method`` and the columns by which they fall into cells.
+
+    Within a cell, runs differ by their seeds only. If all follow a recipe of the paper, its name
+    stands for its settings.
+    """
+    runs = runs.assign(method=[method(run) for run in runs.to_dict("records")])
+    names = [field.name for field in fields(RunConfig) if field.name not in (*SEEDS, *DIGESTS)]
+    by = [name for name in names if name in ("model", "task") or _varies(runs[name])]
+    if runs["method"].notna().all():
+        settings = {field for recipe in RECIPES.values() for field in recipe}
+        by = ["method", *(name for name in by if name not in settings)]
+    groups = runs.groupby(by, dropna=False)
+    return runs, by + [name for name in DIGESTS if groups[name].nunique().max() > 1]
+
+
+def _varies(column: pd.Series) -> bool:
+    return len({*column}) > 1
+
+
+def summary(runs: pd.DataFrame, score: str = "score_last") -> str:
+    """Return a table like Table 1, in percent: one line per cell, 95 % intervals in brackets.
+
+    Raises StabkitError for an empty or foreign table.
+    """
+    tables.require(runs, ("key", "failed", *NOTED))
+    runs, by = cells(runs)
+    groups = tables.describe_groups(runs, np.random.default_rng(0), by, score)
+    columns = {name: groups[name].map(_plain) for name in by} | {
+        "runs": groups["runs"],
+        "failed": groups["failures"],
+        "failed, %": [rate.percent() for rate in groups["failure_rate"]],
+        **{name: [e.percent() for e in groups[name]] for name in ("std", "mean", "median")},
+        "max": [f"{100 * value:.1f}" for value in groups["max"]],
+    }
+    return f"{_lines(columns)}\n\n{_note(runs, score)}"
+
+
+def listing(runs: pd.DataFrame, score: str = "score_last") -> str:
+    """Return one line per run: its key, cell, seed, score (percent) and verdict."""
+    tables.require(runs, ("key", "seed", score, "failed", "seconds", "date"))
+    runs, by = cells(runs)
+    columns = {name: runs[name].map(_plain) for name in ("key", *by)} | {
+        "seed": runs["seed"],
+        "score": [f"{100 * value:.1f}" for value in runs[score]],
+        "failed": np.where(runs["failed"], "failed", ""),
+        "seconds": runs["seconds"].round(1),
+        "date": runs["date"],
+    }
+    return _lines(columns)
+
+
+def outcome(run: pd.Series) -> str:
+    """Return what became of one run, in four lines."""
+    signs = [words for sign, words in SIGNS.items() if run[sign]]
+    return "\n".join(
+        (
+            f"{run['model']} on {run['task']}, seed {run['seed']}, run {run['key']}",
+            f"  dev {run['metric']} {100 * run['score_last']:.1f} %, "
+            f"majority class {100 * run['majority_score']:.1f} %",
+            f"  training loss {run['train_loss']:.3g}, accuracy {100 * run['train_accuracy']:.1f} %"
+            f" after {run['steps']} steps, {run['seconds']:.0f} s",
+            f"  {'no sign of failure' if not signs else 'signs of failure: ' + '; '.join(signs)}",
+        )
+    )
+
+
+def details(run: pd.Series) -> str:
+    """Return all that the run table says about one run, a line per column."""
+    width = max(map(len, run.index))
+    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in run.items())
+
+
+def recipes() -> str:
+    """Return the settings of the paper's recipes, and of the architectures under each of them."""
+    names = {**RECIPES, **{f"{name} models": options for name, options in FAMILIES.items()}}
+    return "\n".join(
+        f"{name:<15}" + "  ".join(f"{field}={value}" for field, value in options.items())
+        for name, options in names.items()
+    )
+
+
+def _lines(columns: dict[str, Any]) -> str:
+    return str(pd.DataFrame(columns).to_string(index=False))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} values"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _note(runs: pd.DataFrame, score: str) -> str:
+    hardware = (runs["device"] + ", " + runs["hardware"]).unique()
+    days = runs["date"].str[:10]
+    when = days.min() if days.nunique() == 1 else f"{days.min()} to {days.max()}"
+    checkpoint = "last" if score == "score_last" else "best"
+    return (
+        f"dev {' / '.join(runs['metric'].unique())} of the {checkpoint} checkpoint, percent, with "
+        f"95 % intervals\n{len(runs)} runs; {'; '.join(hardware)}; {when}"
+    )

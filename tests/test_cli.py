@@ -1,0 +1,278 @@
+"""The command line as a user meets it: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import fakes
+import pytest
+import tiny
+
+from stabkit import cli, options, studies, train
+from stabkit.config import RunConfig
+from stabkit.results import RunResult
+from stabkit.store import Store
+
+ROOT = Path(__file__).parents[1]
+PLACES = ("STABKIT_DATA", "STABKIT_STORE", "STABKIT_RESULTS")
+COMMANDS = ("run", "study", "table", "show", "presets", "studies")
+QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
+
+
+class Said(NamedTuple):
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def stabkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run the command line in this process, in an empty folder without settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    for name in PLACES:
+        monkeypatch.setenv(name, "to be restored as it was")
+        monkeypatch.delenv(name)
+
+    def command(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["stabkit", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return Said(int(end.value.code or 0), said.out, said.err)
+
+    return command
+
+
+def own_files() -> tuple[str, ...]:
+    train_file, dev_file = tiny.data()
+    return ("--model", tiny.model(), "--task", train_file, "--dev-file", dev_file)
+
+
+def only_run(folder: str = "runs") -> RunConfig:
+    (row,) = Store(folder).table().to_dict("records")
+    return RunConfig.from_row(row)
+
+
+def never(config: RunConfig, **options: object) -> RunResult:
+    raise AssertionError("done again")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_says_how_to_use_it(stabkit: Command, command: tuple[str, ...]) -> None:
+    said = stabkit(*command, "--help")
+    assert said.status == 0 and not said.err
+    assert all(name in said.out for name in (command or COMMANDS))
+    assert stabkit(*command, "-h") == said
+
+
+def test_reading_commands_do_not_import_torch(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for config in fakes.grid(3):
+        store.put(fakes.judged(config))
+    key, damaged = fakes.grid(1)[0].key, tmp_path / "runs" / "runs" / "0123.parquet"
+    damaged.write_bytes(b"PAR1")
+    program = (
+        "import sys\nfrom stabkit.cli import main\n"
+        f"for line in ['--help', 'table', 'table --runs', 'show {key}', 'presets', 'studies']:\n"
+        "    sys.argv = ['stabkit', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, line\n"
+        "sys.exit(str({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    warning, imported = done.stderr.splitlines()
+    assert imported == "set()"
+    assert warning.startswith("stabkit: runs/runs/0123.parquet is truncated")
+    assert key in done.stdout
+
+
+def test_module_and_version() -> None:
+    command = [sys.executable, "-m", "stabkit", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stabkit 0.1.0\n", "")
+
+
+def test_own_file_from_run_to_show(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = (*own_files(), "--text-columns", "sentence1,sentence2", "--label-column", "label")
+    said = stabkit("run", "--preset", "devlin", "--seed", "3", *QUICK, *chosen)
+    assert said.status == 0, said.err
+    config = only_run()
+    assert config.seed == config.head_seed == 3
+    assert config.text_columns == ("sentence1", "sentence2") and config.label_column == "label"
+    assert (config.epochs, config.max_steps, config.bias_correction) == (None, 2, False)
+    assert f"seed 3, run {config.key}" in said.out and "after 2 steps" in said.out
+
+    monkeypatch.setattr(train, "run", never)
+    assert stabkit("run", "--preset", "devlin", "--seed", "3", *QUICK, *chosen).out == said.out
+    assert config.key in stabkit("table", "--runs").out
+    assert "1 runs; cpu" in stabkit("table").out.replace("cuda", "cpu")
+    shown = [line.split(maxsplit=1) for line in stabkit("show", config.key[:6]).out.splitlines()]
+    assert ["learning_rate", "0.001"] in shown
+    assert ["text_columns", "sentence1, sentence2"] in shown
+
+
+@pytest.mark.parametrize("preset", ["devlin", "lee", "ours"])
+def test_every_preset_trains(stabkit: Command, preset: str) -> None:
+    said = stabkit("run", "--preset", preset, *own_files(), *QUICK, "--set", "eps=1e-8")
+    assert said.status == 0, said.err
+    config = only_run()
+    assert (config.mixout, config.bias_correction) == (0.9 * (preset == "lee"), preset == "ours")
+    assert config.eps == 1e-8
+
+
+def test_published_task_from_a_local_folder(stabkit: Command, tmp_path: Path) -> None:
+    (tmp_path / "glue" / "rte").mkdir(parents=True)
+    for name in ("train", "dev"):
+        (tmp_path / "glue" / "rte" / f"{name}.jsonl").write_text(
+            '{"sentence1": "a", "sentence2": "b", "label": 0}\n'
+            '{"sentence1": "c", "sentence2": "d", "label": 1}\n'
+        )
+    asked = ("run", "--task", "rte", "--model", tiny.model(), *QUICK)
+    said = stabkit(*asked, "--data-dir", "glue", "--store", "other")
+    assert said.status == 0, said.err
+    assert only_run("other").task == "rte"
+
+
+def test_the_shipped_model_trains_without_network(stabkit: Command) -> None:
+    said = stabkit("run", "--preset", "devlin", "--train-size", "16", *QUICK)
+    assert said.status == 0, said.err
+    assert only_run().model == "mini-bert"
+
+
+def test_mini_models_take_the_rate_of_the_pilot(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "PILOT", range(1000, 1002))
+    monkeypatch.setattr(studies, "PILOT_RATES", (1e-4, 2e-4, 4e-4))
+    done: list[RunConfig] = []
+
+    def stop(config: RunConfig, **options: object) -> RunResult:
+        done.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run", stop)
+    monkeypatch.setattr(train, "pin", lambda config: config.replace(**fakes.DIGESTS))
+    asked = ("run", "--preset", "devlin")
+    assert "12 of its 12 runs are not in runs" in stabkit(*asked).err
+    store = Store("published")
+    for config in studies.pilot():
+        failed = config.learning_rate > 2e-4 or not config.bias_correction
+        store.put(fakes.judged(config.replace(**fakes.DIGESTS), failed=failed))
+    store.compact()
+    said = stabkit(*asked, "--results", "published")
+    assert said.status == 130
+    assert "start the same again" in said.err and "Traceback" not in said.err
+    assert [config.learning_rate for config in done] == [2e-4]
+
+
+def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny.config(max_steps=2, epochs=None)
+
+    def grid(rate: float) -> list[RunConfig]:
+        return studies.grid(base.replace(learning_rate=rate), range(4))
+
+    study = studies.Study("few", "a few runs", grid)
+    monkeypatch.setitem(studies.STUDIES, "few", study)
+    asked = ("study", "few", "--seeds", "1:3", "--learning-rate", "1e-3")
+    said = stabkit(*asked, "--dry-run")
+    assert (said.status, said.out) == (0, "")
+    assert said.err.endswith("few: 2 runs, 0 done, 2 to do\n")
+    said = stabkit(*asked)
+    assert said.status == 0, said.err
+    assert [seed for seed in Store("runs").table()["seed"]] == [1, 2]
+    monkeypatch.setattr(train, "run", never)
+    assert stabkit(*asked).out == said.out == stabkit("table", "few", *asked[-2:]).out
+
+    monkeypatch.setattr(train, "run", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
+    said = stabkit("study", "few", "--learning-rate", "1e-3")
+    assert said.status == 130
+    assert "stopped: 2 of 4 runs are in runs; start the same again" in said.err
+
+
+MISTAKES = {
+    "run --task mini-rtee": "did you mean 'mini-rte'",
+    "run --preset devil": "did you mean 'devlin'",
+    "run --model mini-brt": "unknown shipped model 'mini-brt'",
+    "run --model ./nowhere": "no folder nowhere",
+    "run --task nowhere.csv": "file not found: nowhere.csv",
+    "run --learning-rate 0": "learning_rate is 0.0; expected a number above 0",
+    "run --batch-size -1": "batch_size is -1; expected a number above 0",
+    "run --warmup 1.5": "warmup is 1.5; expected a share from 0 to 1",
+    "run --epochs 3 --max-steps 5": "set exactly one of them",
+    "run --set eps_placment=after": "did you mean 'eps_placement'",
+    "run --set eps": "--set eps: expected FIELD=VALUE",
+    "run --set eps=tiny": "eps is 'tiny'; expected a finite float",
+    "run --set segments=maybe": "segments is 'maybe'; expected bool",
+    "run --lerning-rate 1": "--learning-rate",
+    "run --precision fp16": "fp16",
+    "run --task rte --data-dir nowhere": "no folder nowhere (data folder)",
+    "runn": "run",
+    "study table-rte": "did you mean 'table1-rte'",
+    "study table1-rte": "140 of its 140 runs are not in runs",
+    "study pilot-rte --seeds 0:5": "the study has seeds 1000 to 1009 only",
+    "study pilot-rte --seeds 5": "expected A:B",
+    "study pilot-rte --processes 0": "--processes",
+    "table": "no runs in runs",
+    "table --results nowhere": "nowhere is no compacted store",
+    "table pilot-rte": "no runs of pilot-rte in runs",
+    "show 0123": "0 of the 0 runs in runs",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_named_in_a_sentence(stabkit: Command, line: str) -> None:
+    said = stabkit(*line.split())
+    assert said.status == 2 and not said.out
+    assert MISTAKES[line] in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_store_that_cannot_be_written_is_named(stabkit: Command) -> None:
+    Path("file").write_text("in the way")
+    said = stabkit("run", *own_files(), *QUICK, "--store", "file/runs")
+    assert said.status == 2
+    assert said.err.splitlines()[-1].startswith("stabkit: cannot write file/runs")
+
+
+def test_a_damaged_run_is_named_and_done_again(stabkit: Command) -> None:
+    asked = ("run", "--preset", "devlin", *own_files(), *QUICK)
+    first = stabkit(*asked)
+    path = Path("runs", "runs", f"{only_run().key}.parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=f"{path} is truncated"):
+        said = stabkit(*asked)
+    assert said.status == 0 and said.out.splitlines()[:2] == first.out.splitlines()[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("clip_norm", "none", None),
+        ("clip_norm", "0.5", 0.5),
+        ("epochs", "None", None),
+        ("batch_size", "none", "none"),
+        ("zero_first_update", "False", False),
+        ("text_columns", "a,b", ("a", "b")),
+        ("label_column", "none", None),
+        ("model", "12", "12"),
+        ("pooler", "new", "new"),
+        ("no_field", "x", "x"),
+    ],
+)
+def test_texts_become_values_of_their_field(name: str, text: str, value: object) -> None:
+    assert options.setting(f"{name}={text}") == (name, value)
