@@ -1,0 +1,114 @@
+"""What the book's pages share: the published runs, and how tables and claims look on a page.
+
+A page draws what is published and says what is not, so that it can be built at any time. Reading
+published runs needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stabkit import report, selection
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
+from stabkit.paper import CLAIMS
+from stabkit.store import Store
+from stabkit.studies import study
+
+RESULTS = "STABKIT_RESULTS"  # the environment variable that names another folder
+
+
+def results_folder() -> Path:
+    """Return the folder of the published runs; it need not exist.
+
+    It is the one that STABKIT_RESULTS names, else ``results`` beside the package or above the
+    working directory, the first that is there.
+    """
+    if named := os.environ.get(RESULTS):
+        return Path(named)
+    roots = [Path(__file__).parents[1], Path.cwd(), *Path.cwd().parents]
+    return next(
+        (root / "results" for root in roots if (root / "results").is_dir()), Path("results")
+    )
+
+
+def published() -> Store:
+    """Return the store of the published runs, empty where there are none."""
+    return Store(results_folder())
+
+
+def rate() -> float | None:
+    """Return the mini models' "2e-5", None while the pilot it follows from is incomplete."""
+    try:
+        return selection.reference_rate(published())
+    except StabkitError:
+        return None
+
+
+def runs(*studies: str) -> pd.DataFrame:
+    """Return the published runs of some studies, one table, with the column ``method``.
+
+    While there is no reference rate, a study that needs one has no runs. Raises ConfigError for
+    an unknown study.
+    """
+    chosen, configs = rate(), []
+    for name in studies:
+        found = study(name)
+        if chosen is not None or not found.needs_rate:
+            configs += found.build(chosen or 0.0)
+    return runs_of(configs)
+
+
+def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
+    """Return the published runs of ``configs`` (digests do not count), with ``method``."""
+    found = selection.matching(published().table(), configs)
+    return found.assign(method=[report.method(run) for run in found.to_dict("records")])
+
+
+def status(*studies: str) -> Any:
+    """Return how many runs of each study are published, and how to make the others."""
+    lines = []
+    for name in studies:
+        done, total = len(runs(name)), len(study(name).build(1.0))
+        line = f"- `{name}`: {done} of {total} runs are published"
+        lines.append(line + ("." if done == total else f"; `stabkit study {name}` makes the rest."))
+    return markdown("\n".join(lines))
+
+
+def exhibit(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Any]) -> Any:
+    """Return ``draw(table)``, or a sentence in its place while the table has no runs."""
+    return markdown("*No runs to show yet.*") if table.empty else draw(table)
+
+
+def claim(name: str) -> Any:
+    """Return a finding of the paper (a key of ``stabkit.paper.CLAIMS``) as an admonition."""
+    found = CLAIMS[name]
+    return _ipython().HTML(
+        '<div class="admonition paper"><p class="admonition-title">The paper</p>'
+        f"<p>{escape(found.text)} <cite>{escape(found.source)}</cite></p></div>"
+    )
+
+
+def sheet(table: pd.DataFrame, caption: str = "", index: bool = False) -> Any:
+    """Return a table as HTML that scrolls where it is wider than the page, caption below."""
+    body = table.to_html(index=index, border=0, justify="left", na_rep="")
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return _ipython().HTML(
+        f'<figure class="stabkit-sheet"><div tabindex="0">{body}</div>{below}</figure>'
+    )
+
+
+def markdown(text: str) -> Any:
+    """Return ``text`` as a notebook shows it."""
+    return _ipython().Markdown(text)
+
+
+def _ipython() -> Any:
+    return import_module("IPython.display")  # there whenever a notebook asks
