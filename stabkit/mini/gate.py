@@ -3,7 +3,7 @@
 Before any seed is reported, baselines that read words but relate nothing must stay near the
 majority class (``baselines``), and the encoder must use the first sentence when it fills a gap in
 the second (``stabkit.mini.probe``). ``training`` then asks finished runs for a clear distance from
-the best baseline. Only the book and the tests come here: scikit-learn is in the ``book`` extra.
+the best baseline.
 """
 
 from __future__ import annotations

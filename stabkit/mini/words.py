@@ -41,6 +41,7 @@ _IRREGULAR_PLURALS = {
     "shelf": "shelves",
     "thief": "thieves",
     "dish": "dishes",
+    "monarch": "monarchs",  # the only ch that is not a sibilant
 }
 # base, third person, past, participle; the regular ones are spelled out from the base.
 _VERBS = """see:sees:saw:seen/notice chase/pursue help/assist find:finds:found:found/discover
