@@ -40,7 +40,7 @@ def _model_folder(folder: Path) -> None:
     from stabkit.mini.anatomy import PLANS
     from stabkit.mini.pretrain import Training
 
-    Training.start(PLANS["mini-bert"]).ship(folder)
+    Training.start(PLANS["mini-bert"]).ship(folder, "mini-bert")
 
 
 def _stabkit(

@@ -185,7 +185,7 @@ def build(config: RunConfig, labels: int) -> PreTrainedModel:
 def _load(config: RunConfig, labels: int) -> tuple[PreTrainedModel, set[str]]:
     """Return the classifier and the names of the encoder's parameters that the checkpoint has."""
     try:
-        with _quiet():
+        with quiet():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 locate(config.model),
                 config=_settings(config, labels),
@@ -204,7 +204,7 @@ def _load(config: RunConfig, labels: int) -> tuple[PreTrainedModel, set[str]]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from reporting each loading: that parts are new is meant here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

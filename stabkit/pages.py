@@ -33,10 +33,9 @@ def results_folder() -> Path:
     """
     if named := os.environ.get(RESULTS):
         return Path(named)
-    roots = [Path(__file__).parents[1], Path.cwd(), *Path.cwd().parents]
-    return next(
-        (root / "results" for root in roots if (root / "results").is_dir()), Path("results")
-    )
+    roots = (Path(__file__).parents[1], Path.cwd(), *Path.cwd().parents)
+    folders = [root / "results" for root in roots]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def published() -> Store:

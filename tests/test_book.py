@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,8 @@ def test_a_page_runs_whatever_is_published(
 ) -> None:
     monkeypatch.setenv("STABKIT_BOOK", "1")
     monkeypatch.delenv("STABKIT_DATA", raising=False)
+    # The shell puts a module of its own there, from which no worker could be spawned later.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shown = "\n".join(executed(page))
     assert "Traceback" not in shown
     if results == "none":

@@ -91,6 +91,8 @@ def test_every_architecture_learns_words_and_ships(
     monkeypatch.setattr(pretrain, "HELD_OUT_BATCHES", 1)
     training = pretrain.pretrain(name, tmp_path)
     assert training.step == 6
+    card = (tmp_path / "README.md").read_text()
+    assert name in card and "| 1 | 2 | 0.001 to 0.001 | 100% | second segment | 0.0 |" in card
     record = json.loads((tmp_path / "pretraining.json").read_text())
     assert [entry["step"] for entry in record["losses"]] == [3, 6]
     assert ("sentence" in record["losses"][1]) == (PLANS[name].objective != "none")

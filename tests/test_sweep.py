@@ -25,6 +25,9 @@ from stabkit.sweep import SweepError, sweep
 PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
 
 DRIVER = """
+import signal
+# A shell starts background jobs with SIGINT ignored, and so would be the tests run by one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, fakes
 from stabkit.store import Store
 from stabkit.sweep import sweep

@@ -160,7 +160,8 @@ def training(runs: pd.DataFrame, shortcuts: pd.DataFrame) -> pd.DataFrame:
             _check(task, "3 epochs, dev accuracy", short["dev_accuracy"], best + CLEARANCE),
             _check(task, "20 epochs, training accuracy", long["train_accuracy"], FITTED),
         ]
-    return pd.DataFrame([check for check in checks if check])
+    found = [check for check in checks if check]
+    return pd.DataFrame(found, columns=["task", "check", "holds", "numbers"])
 
 
 def _check(task: str, name: str, accuracies: pd.Series, needed: float) -> dict[str, Any]:

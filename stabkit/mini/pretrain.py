@@ -37,6 +37,7 @@ from stabkit.mini.anatomy import (
     parts,
     start_positions,
 )
+from stabkit.mini.card import card
 from stabkit.mini.rows import BLOCK, Objective, Rows, block, mask_words
 from stabkit.optim import parameter_groups
 
@@ -164,8 +165,8 @@ class Training:
         # Dropout masks are a stream; a resumed run takes a new one rather than replay the old.
         self.fast.masks.reseed(self.plan.seed + self.step)
 
-    def ship(self, folder: Path) -> None:
-        """Write the model as fp16 safetensors with its tokenizer and the log of its losses."""
+    def ship(self, folder: Path, name: str) -> None:
+        """Write the model called ``name``: fp16 safetensors, tokenizer, log of losses, card."""
         self.model.config.hidden_dropout_prob = self.plan.phases[-1].dropout
         self.model.config.attention_probs_dropout_prob = self.plan.phases[-1].dropout
         half = build_model(self.plan, self.tokenizer.get_vocab_size())
@@ -182,6 +183,7 @@ class Training:
         ).save_pretrained(folder)
         record = {"plan": asdict(self.plan), "losses": self.log}
         (folder / "pretraining.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        (folder / "README.md").write_text(card(name, self.plan, self.log), encoding="utf-8")
 
 
 @lru_cache(maxsize=2)
@@ -209,7 +211,7 @@ def pretrain(name: str, folder: Path, threads: int = 1) -> Training:
             training.log.append(entry | ({"sentence": found[1]} if found[1:] else {}))
             print(training.log[-1], flush=True)
             training.save(folder)
-    training.ship(folder)
+    training.ship(folder, name)
     return training
 
 

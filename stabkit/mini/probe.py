@@ -65,7 +65,8 @@ def probe(model: str = "mini-bert", events: int = 200) -> pd.DataFrame:
     or folder as in ``RunConfig``, with its masked-LM head. Raises ModelError when there is none.
     """
     tokenizer = models.load_tokenizer(model)
-    encoder = AutoModelForMaskedLM.from_pretrained(models.locate(model)).eval()
+    with models.quiet():
+        encoder = AutoModelForMaskedLM.from_pretrained(models.locate(model)).eval()
     found = gaps(events, str(tokenizer.mask_token))
     probabilities = [
         probability
@@ -74,8 +75,8 @@ def probe(model: str = "mini-bert", events: int = 200) -> pd.DataFrame:
     ]
     frame = pd.DataFrame([asdict(gap) for gap in found]).assign(probability=probabilities)
     means = frame.pivot_table(index="slot", columns="related", values="probability", sort=False)
-    means = means.rename(columns={True: "related", False: "unrelated"}).reset_index()
-    return means[["slot", "related", "unrelated"]].assign(gaps=events)
+    means = means.rename(columns={True: "related", False: "unrelated"}).rename_axis(columns=None)
+    return means.reset_index()[["slot", "related", "unrelated"]].assign(gaps=events)
 
 
 @torch.no_grad()

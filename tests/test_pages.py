@@ -1,0 +1,90 @@
+"""What pages share: which runs are published, what stands in the place of missing ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from published import MODEL, RATE, publish
+
+from stabkit import pages, studies
+from stabkit.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return publish(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STABKIT_RESULTS", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def all_studies(monkeypatch: pytest.MonkeyPatch, full: Path) -> None:
+    monkeypatch.setenv("STABKIT_RESULTS", str(full))
+
+
+def test_the_results_are_found_beside_the_package_or_above(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("STABKIT_RESULTS", raising=False)
+    monkeypatch.setattr(pages, "__file__", str(tmp_path / "site" / "stabkit" / "pages.py"))
+    (tmp_path / "project" / "book").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project" / "book")
+    assert pages.results_folder() == tmp_path / "site" / "results"
+    (tmp_path / "project" / "results").mkdir()
+    assert pages.results_folder() == tmp_path / "project" / "results"
+    (tmp_path / "site" / "results").mkdir(parents=True)
+    assert pages.results_folder() == tmp_path / "site" / "results"
+    monkeypatch.setenv("STABKIT_RESULTS", "elsewhere")
+    assert pages.results_folder() == Path("elsewhere")
+
+
+@pytest.mark.usefixtures("none")
+def test_nothing_published_is_no_error() -> None:
+    assert pages.rate() is None
+    assert pages.runs("pilot-rte", "table1-rte").empty
+    assert "No runs" in pages.exhibit(pages.runs("table1-rte"), len).data
+    assert "`stabkit study table1-rte`" in pages.status("table1-rte").data
+
+
+@pytest.mark.usefixtures("all_studies")
+def test_the_runs_of_studies_are_told_apart() -> None:
+    assert pages.rate() == RATE
+    table = pages.runs("table1-rte", "table1-cola")
+    assert table.groupby(["task", "method"]).size().to_dict() == {
+        (task, method): 25
+        for task in ("mini-cola", "mini-rte")
+        for method in ("Devlin", "Lee", "Ours")
+    }
+    assert len(pages.runs_of(studies.real(MODEL))) == len(studies.real(MODEL))
+    assert pages.exhibit(table, len) == len(table)
+    assert pages.status("pilot-rte").data == "- `pilot-rte`: 140 of 140 runs are published."
+
+
+def test_an_unknown_study_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'pilot-rte'"):
+        pages.runs("pilot-rt")
+
+
+def test_tables_and_claims_are_escaped_html() -> None:
+    table = pages.sheet(pd.DataFrame({"a": ["<b>"], "b": [float("nan")]}), "x < y").data
+    assert "&lt;b&gt;" in table
+    assert "x &lt; y" in table
+    assert "nan" not in table.lower()
+    assert "section 6" in pages.claim("baseline").data
+    with pytest.raises(KeyError):
+        pages.claim("nothing")
+
+
+def test_reading_published_runs_does_not_import_torch() -> None:
+    script = (
+        "import sys; from stabkit import pages; pages.runs('pilot-rte');"
+        "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
