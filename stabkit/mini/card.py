@@ -24,7 +24,8 @@ studying why fine-tuning fails for some seeds; it knows no real language and is 
 |---|---|---|---|---|---|
 {phases}
 
-Held-out losses (nats, evaluation mode, on rows of the phase they were taken in):
+Held-out losses (nats, evaluation mode), on rows of the phase that the next step belongs to, so
+that the last step of a phase is scored on rows it was not trained for:
 
 | step | words | sentence |
 |---|---|---|
