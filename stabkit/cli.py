@@ -1,4 +1,4 @@
-"""The command ``stabkit``: train one configuration, run a study, read what is stored.
+"""The command ``stabkit``: train one configuration, run a study, read and publish what is stored.
 
 Every command imports what it needs when it runs, so that help comes at once and results are read
 without torch.
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stabkit.store import Store
 
 RUNS, RESULTS = Path("runs"), Path("results")
-ORGANISM = "mini-"  # its models have a learning rate of their own in the place of the paper's 2e-5
 
 app = typer.Typer(
     add_completion=False,
@@ -109,7 +108,7 @@ def run(
 
     runs = _open(store, results)
     config = train.pin(presets.preset(preset, **fields))
-    if "learning_rate" not in fields and model.startswith(ORGANISM):
+    if "learning_rate" not in fields and presets.is_organism(model):
         from stabkit.selection import reference_rate
 
         config = config.replace(learning_rate=reference_rate(runs))
@@ -149,7 +148,7 @@ def study(
     from stabkit.sweep import sweep
     from stabkit.train import pin
 
-    configs = [pin(config) for config in grid]
+    configs = [pin(config) for config in _shipped(grid)]
     left = len(runs.pending(configs))
     print(f"{name}: {len(configs)} runs, {len(configs) - left} done, {left} to do", file=sys.stderr)
     if not dry_run:
@@ -208,6 +207,27 @@ def show(
 
 
 @app.command()
+def publish(
+    store: options.StoreFolder = RUNS,
+    results: options.ResultsFolder = None,
+) -> None:
+    """Gather your runs and those published already into the folder of published runs.
+
+    Gradients are kept step by step for the runs that the book shows, for the others at some 40
+    steps and by layer.
+    """
+    from stabkit.selection import exhibited
+
+    target = results or RESULTS
+    opened = _open(store, target if (target / "runs.parquet").exists() else None)
+    runs = opened.table()
+    if runs.empty:
+        raise StabkitError(f"no runs in {store}; stabkit run and stabkit study make some")
+    opened.compact(target, gradients=exhibited(runs))
+    print(f"{len(runs)} runs are in {target}")
+
+
+@app.command()
 def presets() -> None:
     """Show what the recipes devlin, lee and ours set."""
     from stabkit import report
@@ -222,6 +242,18 @@ def studies() -> None:
 
     for study in STUDIES.values():
         print(f"{study.name:<13} {len(study.build(1.0)):>4} runs  {study.purpose}")
+
+
+def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
+    """Return the configurations whose mini model is shipped; say which are left out."""
+    from stabkit.models import mini_models
+    from stabkit.presets import is_organism
+
+    absent = {c.model for c in grid if is_organism(c.model) and c.model not in mini_models()}
+    if absent:
+        left = ", ".join(sorted(absent))
+        print(f"left out, since their weights are not shipped: {left}", file=sys.stderr)
+    return [config for config in grid if config.model not in absent]
 
 
 def _open(store: Path, results: Path | None) -> Store:

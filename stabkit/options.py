@@ -20,8 +20,7 @@ Preset: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[
     str,
     Option(
-        help="mini-bert, mini-roberta, mini-albert, mini-bert-shallow, a folder in Hugging Face "
-        "layout, or a name on the hub."
+        help="mini-bert, mini-bert-shallow, a folder in Hugging Face layout, or a name on the hub."
     ),
 ]
 TaskName: TypeAlias = Annotated[

@@ -54,6 +54,8 @@ def dev_summary(records: Records, task: Task) -> dict[str, Any]:
         "failed": scores[last]["accuracy"] <= majority,
         "constant": len(np.unique(records.evaluations[last])) == 1,
         "dev_predictions": records.evaluations[last].tolist(),
+        "dev_steps": list(records.evaluations),
+        "dev_predictions_by_step": [found.tolist() for found in records.evaluations.values()],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _TYPES = {  # of the configuration's columns; a Literal is text
     field.name: _ARROW.get(str(field.type).removesuffix(" | None"), pa.string())
     for field in dataclasses.fields(RunConfig)
 }
+_LAYER = re.compile(r"(.*layers?\.\d+)\.")
 NO_RUNS = pa.schema([*_TYPES.items(), ("key", pa.string())]).empty_table()
 
 
@@ -124,10 +126,27 @@ def by_key(configs: Iterable[RunConfig]) -> dict[str, RunConfig]:
 
 
 def thin(gradients: pa.Table, points: int = 40) -> pa.Table:
-    """Return about ``points`` log-spaced steps of a gradient history, its ends among them."""
+    """Return a gradient history at about ``points`` log-spaced steps, one column per layer.
+
+    A layer's norm is that of all its matrices together; what stands outside of the layers keeps
+    its own column. First and last step are among those kept.
+    """
     at = gradients["step"].to_numpy()
     if len(at) == 0:
         return gradients
     keep = np.isin(at, np.geomspace(1, max(at[-1], 1), points).round())
     keep[[0, -1]] = True
-    return gradients.filter(pa.array(keep))
+    rows = gradients.filter(pa.array(keep))
+    parts: dict[str, list[pa.ChunkedArray]] = {}
+    for name in rows.column_names:
+        layer = _LAYER.match(name)
+        parts.setdefault(layer[1] if layer else name, []).append(rows[name])
+    return pa.table({name: _together(columns) for name, columns in parts.items()})
+
+
+def _together(norms: list[pa.ChunkedArray]) -> Any:
+    """Return the norm of several matrices, given the norm of each."""
+    if len(norms) == 1:
+        return norms[0]
+    squares = [np.square(column.to_numpy(), dtype=np.float64) for column in norms]
+    return pa.array(np.sqrt(np.sum(squares, axis=0)).astype(np.float32))

@@ -13,7 +13,9 @@ from stabkit import studies
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.store import Store
+from stabkit.tables import only
 
+SHOWN = 3  # runs of a kind, as in Fig. 2 and 4
 DIGESTS = ("weights", "tokenizer", "data")
 
 
@@ -36,7 +38,9 @@ def reference_rate(store: Store) -> float:
     """
     pilot = studies.pilot()
     runs = matching(store.table(), pilot)
-    if missing := len(pilot) - runs["seed"].size:
+    if not runs.empty:
+        only(runs, *DIGESTS)  # runs of other weights or data are other runs
+    if missing := len(pilot) - len(runs):
         raise StabkitError(
             "the learning rate of the mini models follows from the study pilot-rte, and "
             f"{missing} of its {len(pilot)} runs are not in {store.path}; do them, name the "
@@ -54,6 +58,21 @@ def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunCo
     if rate is None and study.needs_rate:
         rate = reference_rate(store)
     return study.build(rate or 0.0)
+
+
+def exhibited(runs: pd.DataFrame) -> list[str]:
+    """Return the keys of the runs whose gradients the book shows step by step.
+
+    These are, of each model's 3-epoch runs on the RTE-like task, with bias correction and without,
+    the lowest-numbered three that failed and three that did not, at each rate.
+    """
+    recipe = {"task": "mini-rte", "epochs": 3, "mixout": 0.0, "multiplier": "none", "warmup": 0.1}
+    plain = runs[runs["seed"].isin(studies.REPORTED)]
+    for name, value in recipe.items():
+        plain = plain[plain[name] == value]
+    cells = ["model", "learning_rate", "bias_correction", "failed"]
+    keys: list[str] = plain.sort_values("seed").groupby(cells).head(SHOWN)["key"].tolist()
+    return keys
 
 
 def with_seeds(configs: list[RunConfig], text: str) -> list[RunConfig]:

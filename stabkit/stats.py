@@ -54,6 +54,18 @@ class Description:
     max: float
 
 
+class PointStability(NamedTuple):
+    """How often seeds disagree about a point, and how far their accuracies spread (section 7.1).
+
+    ``per_point`` is the mean over points of the variance over seeds, E_x[Var_s 1(f_s(x) = y)];
+    ``of_mean`` the variance over seeds of the mean over points, Var_s(E_x[1(f_s(x) = y)]), which
+    is the accuracy's. Both are NaN below two runs.
+    """
+
+    per_point: Estimate
+    of_mean: Estimate
+
+
 class VarianceTest(NamedTuple):
     """Is ``group`` as spread out as ``reference``? p values raw and after Holm's correction."""
 
@@ -143,6 +155,79 @@ def sample_std(values: Floats, axis: int = 0) -> Any:
     if values.shape[axis] < 2:
         return np.nan
     return np.std(values, axis=axis, ddof=1)
+
+
+def point_stability(
+    correct: ArrayLike, rng: np.random.Generator, level: float = 0.95
+) -> PointStability:
+    """Estimate both variances of section 7.1 from ``correct``, shape (runs, points): true or false.
+
+    Resampled are the runs. A resample holds some of them twice, which lowers its variance by
+    (n - 1) / n on average, so the resampled variances are scaled back before their percentiles
+    are taken. Raises StabkitError for another shape or other values.
+    """
+    right = np.asarray(correct)
+    if right.ndim != 2 or right.size == 0 or not np.isin(right, (0, 1)).all():
+        raise StabkitError(
+            f"an array of shape {right.shape}; expected (runs, points), each cell true or false"
+        )
+    runs = len(right)
+    if runs < 2:
+        return PointStability(Estimate(np.nan, np.nan, np.nan), Estimate(np.nan, np.nan, np.nan))
+    weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES) / runs
+    everyone, unbiased = np.full((1, runs), 1 / runs), runs / (runs - 1)
+    ends = (1 - level) / 2, (1 + level) / 2
+    estimates = []
+    for columns in (right.astype(np.float64), right.mean(axis=1, keepdims=True)):
+        (value,) = unbiased * _mean_variance(everyone, columns)
+        low, high = np.quantile(unbiased**2 * _mean_variance(weights, columns), ends)
+        estimates.append(Estimate(float(value), float(low), float(high)))
+    return PointStability(*estimates)
+
+
+def _mean_variance(weights: Floats, columns: Floats) -> Floats:
+    """Mean over columns of the variance over runs (divided by n), for each row of weights."""
+    centred = columns - columns.mean(axis=0)
+    return np.asarray((weights @ centred**2 - (weights @ centred) ** 2).mean(axis=1))
+
+
+def rank_correlation(
+    x: ArrayLike, y: ArrayLike, rng: np.random.Generator, level: float = 0.95
+) -> Estimate:
+    """Estimate Spearman's rank correlation of two numbers per run, both of shape (runs,).
+
+    The interval is the percentile interval over resampled runs. A number that is the same in all
+    runs has no ranks: then the value is NaN, and so are bounds where resamples may be like that.
+    """
+    one, other = _group(x), _group(y)
+    if one.shape != other.shape or one.size < 2:
+        raise StabkitError(
+            f"{one.size} and {other.size} numbers; expected two per run, and two runs or more"
+        )
+    counts = rng.multinomial(one.size, np.full(one.size, 1 / one.size), size=RESAMPLES)
+    found = [_spearman(one, other, part) for part in np.array_split(counts, 10)]  # for memory
+    (value,) = _spearman(one, other, np.ones((1, one.size), dtype=np.int64))
+    low, high = np.quantile(np.concatenate(found), ((1 - level) / 2, (1 + level) / 2))
+    return Estimate(float(value), float(low), float(high))
+
+
+def _spearman(x: Floats, y: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Rank correlation in samples with each run ``counts`` times, shape (samples, runs)."""
+    centre = (x.size + 1) / 2
+    one, other = (_midranks(values, counts) - centre for values in (x, y))
+    spread = np.sqrt((counts * one**2).sum(axis=1) * (counts * other**2).sum(axis=1))
+    together, nothing = (counts * one * other).sum(axis=1), np.full(len(counts), np.nan)
+    return np.asarray(np.divide(together, spread, out=nothing, where=spread > 0))
+
+
+def _midranks(values: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Ranks of ``values`` in each sample, ties at their mean; no sample is sorted."""
+    _, first, group = np.unique(np.sort(values), return_index=True, return_inverse=True)
+    order = np.argsort(values, kind="stable")
+    sizes = np.add.reduceat(counts[:, order], first, axis=1)
+    ranks = np.empty(counts.shape)
+    ranks[:, order] = (np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, group]
+    return ranks
 
 
 def variance_tests(groups: Mapping[str, ArrayLike], reference: str) -> list[VarianceTest]:

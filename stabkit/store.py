@@ -104,7 +104,8 @@ class Store:
     def gradients(self, key: str) -> pd.DataFrame:
         """Return the run's gradient norms: ``step`` and one float32 column per weight matrix.
 
-        After a thinning compaction only log-spaced steps are left. Raises StoreError if absent.
+        After a thinning compaction only log-spaced steps and one column per layer are left. Raises
+        StoreError if absent.
         """
         return results.frame(self._steps("gradients", key))
 
@@ -116,7 +117,8 @@ class Store:
         Here: loose files go once the gathered ones are in place; runs that finish meanwhile stay
         loose. In ``target``: a copy of all that this store sees, its base included.
         ``gradients`` names the runs whose gradient history is kept whole (default: all); the
-        others keep about 40 log-spaced steps. Raises StoreError rather than lose a run.
+        others keep about 40 log-spaced steps and a norm per layer. Raises StoreError rather than
+        lose a run.
         """
         home = self.path if target is None else Path(target)
         with parquet.lock(home / "compact.lock", wait=True):

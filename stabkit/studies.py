@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ import pandas as pd
 from stabkit import tables
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, nearest
+from stabkit.mini.tasks import RECIPES
 from stabkit.presets import preset
 
 REPORTED = range(25)
 PILOT = range(1000, 1010)
-FRESH = range(2000, 2004)
-PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(1e-4, 3e-3, 7))
+FRESH = range(2000, 2002)
+PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(5e-5, 1e-3, 7))
 METHODS = ("devlin", "lee", "ours")
+ARCHITECTURES = ("mini-bert", "mini-roberta", "mini-albert")
+LOOKS = 3  # at the dev set, per epoch, about as many as in the released configurations
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def pilot(task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
 def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
     """Fig. 1 and Table 1: the three methods at the reference rate, all reported seeds."""
     methods = [
-        preset(method, model=model, task=task, learning_rate=rate, evals_per_epoch=3)
+        preset(method, model=model, task=task, learning_rate=rate, evals_per_epoch=LOOKS)
         for method in METHODS
     ]
     return [config for method in methods for config in grid(method, REPORTED)]
@@ -64,7 +68,7 @@ def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> li
 
 def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
     """The hidden multiplier put back into corrected runs and taken out of uncorrected ones."""
-    base = preset("devlin", model=model, task=task, learning_rate=rate)
+    base = preset("devlin", model=model, task=task, learning_rate=rate, evals_per_epoch=LOOKS)
     corrected = base.replace(bias_correction=True)
     cells = (
         corrected,
@@ -75,14 +79,60 @@ def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> l
     return [config for cell in cells for config in grid(cell, REPORTED)]
 
 
+def figure_5(
+    rate: float, models: Iterable[str] = ARCHITECTURES, task: str = "mini-rte"
+) -> list[RunConfig]:
+    """Fig. 5: half, one and one and a half times the rate, correction on and off, three models."""
+    return [
+        config for model in models for config in ablation(rate, epochs=(3,), task=task, model=model)
+    ]
+
+
+def ablation(
+    rate: float,
+    epochs: Iterable[int] = (3, 10, 20),
+    task: str = "mini-rte",
+    model: str = "mini-bert",
+) -> list[RunConfig]:
+    """Fig. 9, and 8a and 8b: epochs x learning rate x correction, 450 runs as in the paper."""
+    base = preset("devlin", model=model, task=task, evals_per_epoch=LOOKS)
+    rates = [float(f"{rate * factor:.3g}") for factor in (0.5, 1.0, 1.5)]
+    axes = {"epochs": epochs, "learning_rate": rates, "bias_correction": (False, True)}
+    return grid(base, REPORTED, **axes)
+
+
+def small_data(rate: float, task: str, model: str = "mini-bert") -> list[RunConfig]:
+    """Fig. 3: the full set for 3 epochs; 1,000 examples for 3 epochs; for as many steps as it.
+
+    The full set's number of steps is that of ``stabkit.mini.tasks``.
+    """
+    base = preset("devlin", model=model, task=task, learning_rate=rate, evals_per_epoch=LOOKS)
+    steps = base.steps(RECIPES[task].size)
+    few = base.replace(train_size=1000)
+    same_steps = few.replace(epochs=None, max_steps=steps)
+    return [config for cell in (base, few, same_steps) for config in grid(cell, REPORTED)]
+
+
+def warmup(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
+    """Section 5.1: warmup and correction, each without the other, neither and both."""
+    base = preset("devlin", model=model, task=task, learning_rate=rate, evals_per_epoch=LOOKS)
+    return grid(base, REPORTED, warmup=(0.0, 0.1), bias_correction=(False, True))
+
+
 def real(model: str, tasks: Iterable[str] = ("rte", "mrpc"), seeds: int = 5) -> list[RunConfig]:
     """The paper's rate on real tasks with a real encoder, correction on and off, 3 epochs."""
     base = preset("devlin", model=model, learning_rate=2e-5, precision="bf16")
     return grid(base, REPORTED[:seeds], task=tasks, bias_correction=(True, False))
 
 
+def fresh(rate: float) -> list[RunConfig]:
+    """What the book trains while it is built: Devlin, and Devlin with correction, on new seeds."""
+    base = preset("devlin", learning_rate=rate)
+    return grid(base, FRESH, bias_correction=(False, True))
+
+
 def reference_rate(runs: pd.DataFrame) -> float:
-    """Return the organism's "2e-5": the largest pilot rate at which no corrected run failed."""
+    """Return the organism's "2e-5": the largest pilot rate at which every corrected run learns."""
     return tables.learning_rate_rule(tables.failure_curve(runs))
 
 
@@ -94,6 +144,15 @@ STUDIES: dict[str, Study] = {
         Study("controls-rte", "the hidden multiplier as a learning rate", controls),
         Study("table1-mrpc", "Fig. 1 and Table 1, MRPC-like", lambda r: table_1(r, "mini-mrpc")),
         Study("table1-cola", "Fig. 1 and Table 1, CoLA-like", lambda r: table_1(r, "mini-cola")),
+        Study("table1-scitail", "another domain", lambda r: table_1(r, "mini-scitail")),
+        Study("figure5", "three models, three rates, correction on and off", figure_5),
+        Study("ablation", "450 runs: epochs, rates, correction", ablation),
+        Study("warmup", "warmup and correction, two by two", warmup),
+        Study("shallow", "the shallow control", lambda r: figure_5(r, ("mini-bert-shallow",))),
+        *(
+            Study(f"small-{name}", f"1,000 examples, {name}", partial(small_data, task=task))
+            for name, task in (("cola", "mini-cola"), ("mrpc", "mini-mrpc"), ("qnli", "mini-qnli"))
+        ),
     )
 }
 

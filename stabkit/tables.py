@@ -14,6 +14,9 @@ import pandas as pd
 from stabkit.errors import StabkitError
 from stabkit.stats import Floats, describe, wilson
 
+# A run slightly above chance passes the paper's verdict "failed"; the other two catch it.
+SIGNS = ("failed", "constant", "flat_loss")
+
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Raise StabkitError unless ``table`` has rows and all ``columns``."""
@@ -56,21 +59,35 @@ def describe_groups(
     return pd.DataFrame(rows)
 
 
+def learned_nothing(table: pd.DataFrame) -> pd.Series:
+    """Return for each run whether it shows a sign of failure.
+
+    At or below the majority class, one class predicted, or a training loss at the label entropy.
+    """
+    require(table, SIGNS)
+    return table[list(SIGNS)].astype(bool).any(axis=1)
+
+
 def failure_curve(
     table: pd.DataFrame, by: Sequence[str] = ("learning_rate", "bias_correction")
 ) -> pd.DataFrame:
-    """Count failures per group: columns ``by``, runs, failures, rate, low, high; sorted by ``by``.
+    """Count the runs that learned nothing: ``by``, runs, failures, failed, rate, low, high.
 
-    All runs of a group are pooled whatever else differs, so select one model and task first.
+    ``failures`` counts runs with any sign of failure, ``failed`` those at or below the majority
+    class (the paper's verdict); the rate and its interval are of the former. Sorted by ``by``. All
+    runs of a group are pooled whatever else differs, so select one model and task first.
     """
-    require(table, (*by, "failed"))
-    groups = table.groupby(list(by), dropna=False)["failed"]
-    counts = groups.agg(runs="size", failures="sum").reset_index()
+    require(table, (*by, *SIGNS))
+    groups = table.assign(nothing=learned_nothing(table)).groupby(list(by), dropna=False)
+    counts = groups.agg(
+        runs=("nothing", "size"), failures=("nothing", "sum"), failed=("failed", "sum")
+    ).reset_index()
     rates = [
         wilson(int(f), int(n)) for f, n in zip(counts["failures"], counts["runs"], strict=True)
     ]
     return counts.assign(
         failures=counts["failures"].astype(int),
+        failed=counts["failed"].astype(int),
         rate=[rate.value for rate in rates],
         low=[rate.low for rate in rates],
         high=[rate.high for rate in rates],
@@ -78,10 +95,10 @@ def failure_curve(
 
 
 def learning_rate_rule(curve: pd.DataFrame) -> float:
-    """Return the largest learning rate at which no run with bias correction failed.
+    """Return the largest learning rate at which no run with bias correction shows a failure.
 
     The rule that stands for the paper's "2e-5" on another model; it looks at pilot seeds only and
-    never at a score. ``curve`` is failure_curve()'s. Raises StabkitError if every rate has a
+    never ranks by a score. ``curve`` is failure_curve()'s. Raises StabkitError if every rate has a
     failure, or if the rates were tried with different numbers of runs.
     """
     require(curve, ("learning_rate", "bias_correction", "runs", "failures"))

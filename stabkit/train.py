@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stabkit import models
+import stabkit
+from stabkit import checkpoints, models
 from stabkit.batches import Encoded, encode, evaluation_batches, training_batches
 from stabkit.config import RunConfig
-from stabkit.errors import ConfigError
+from stabkit.errors import ConfigError, StoreError
 from stabkit.fast import FastExecutor, supports
 from stabkit.files import Stamp, stamp
 from stabkit.mixout import apply_mixout, plain_name, remove_mixout
@@ -28,6 +31,7 @@ from stabkit.optim import AdamW, parameter_groups
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
 from stabkit.schedule import hidden_multiplier, linear_schedule
+from stabkit.sources import DATA_VARIABLE
 from stabkit.tasks import Task, load_task, subset
 
 ExecutorName = Literal["fast", "plain"]
@@ -36,11 +40,12 @@ ExecutorName = Literal["fast", "plain"]
 def task_of(config: RunConfig) -> Task:
     """Return the task of a configuration; its files are read once, and again when they change."""
     arguments = (config.task, None, config.dev_file, config.text_columns, config.label_column)
-    return _load_task(arguments, stamp(config.task), stamp(config.dev_file))
+    named = os.environ.get(DATA_VARIABLE)
+    return _load_task(arguments, named, stamp(config.task), stamp(config.dev_file))
 
 
 @lru_cache
-def _load_task(arguments: tuple[Any, ...], *_stamps: Stamp) -> Task:
+def _load_task(arguments: tuple[Any, ...], _folder: str | None, *_stamps: Stamp) -> Task:
     return load_task(*arguments)
 
 
@@ -232,17 +237,27 @@ def trained_model(
     threads: int = 1,
     device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """Return the fine-tuned classifier of a configuration, by running it (bit-equal each time).
+    """Return the fine-tuned classifier of a configuration, from the cache or by running it.
 
-    It is a model of transformers like any other, in evaluation mode, with fp32 weights and the
-    configured dropouts; nothing of executor or Mixout is left in it. Raises as ``run`` does.
+    A second run gives the same bits on the same machine, executor and threads, so what is missing
+    in the cache (``stabkit.checkpoints``) is made again. The result is a model of transformers
+    like any other, in evaluation mode, with fp32 weights and the configured dropouts; nothing of
+    executor or Mixout is left in it. Raises as ``run`` does.
     """
-    config = pin(config)
-    torch.set_num_threads(threads)
-    learner, *_ = _train(config, executor, device or choose_device())
-    model = models.build(config, learner.labels)
-    model.load_state_dict(learner.model.state_dict())
-    model.to(learner.device)  # type: ignore[arg-type]
+    config, device = pin(config), device or choose_device()
+    made_by = f"{device.type}-{executor}-{threads}-{stabkit.__version__}-{torch.__version__}"
+    name = f"{config.key}-{made_by}"
+    weights = checkpoints.load(name)
+    if weights is None:
+        torch.set_num_threads(threads)
+        weights = _train(config, executor, device)[0].model.state_dict()
+        try:
+            checkpoints.keep(name, weights)
+        except StoreError as problem:  # what is trained is worth more than the cache
+            warnings.warn(f"the weights are not kept for next time: {problem}", stacklevel=2)
+    model = models.build(config, len(task_of(config).labels))
+    model.load_state_dict(weights)
+    model.to(device)  # type: ignore[arg-type]
     return model
 
 

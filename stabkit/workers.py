@@ -26,6 +26,9 @@ ONE_THREAD = {  # the processes share the cores; read by the numerical libraries
 }
 
 
+SECONDS_TO_GO = 10.0  # for an idle process, once there is nothing more for it
+
+
 @dataclass(frozen=True)
 class Lost:
     """What became of a task whose process ended under it."""
@@ -43,7 +46,8 @@ def spread(
     """Yield each task of ``todo`` with its result, as they come, from spawned processes.
 
     ``work`` must be importable and must not raise; tasks may be added to ``todo`` meanwhile.
-    Closing the generator ends the processes at once, and so does the death of this process.
+    Closing the generator ends busy processes at once and idle ones in SECONDS_TO_GO at most; the
+    death of this process ends all.
     Raises StartError when a process cannot start.
     """
     workers: list[_Worker[T, R]] = []
@@ -60,8 +64,9 @@ def spread(
             workers = [worker for worker in workers if not worker.lost]
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.join()
+            worker.pipe.close()
+        for worker in sorted(workers, key=lambda worker: not worker.busy):
+            worker.end()
 
 
 class _Worker(Generic[T, R]):
@@ -85,6 +90,13 @@ class _Worker(Generic[T, R]):
         self.tasks = [task]
         with suppress(OSError):  # it ended while idle: receive() will find out
             self.pipe.send(task)
+
+    def end(self) -> None:
+        """End the process, whose pipe is closed: an idle one goes by itself and tidies up."""
+        if self.ready and not self.busy:
+            self.process.join(SECONDS_TO_GO)
+        self.process.kill()
+        self.process.join()
 
     def receive(self) -> Iterator[tuple[T, R | Lost]]:
         """Yield its task and the result; nothing when it reports for work or ended idle."""

@@ -14,7 +14,7 @@ import pandas as pd
 from stabkit.config import RunConfig
 from stabkit.results import RunResult
 
-MATRICES = ("embeddings.weight", "layer.0.query.weight", "classifier.weight")
+MATRICES = ("embeddings.weight", "layer.0.query.weight", "layer.0.key.weight", "classifier.weight")
 DIGESTS = {"weights": "w" * 64, "tokenizer": "t" * 64, "data": "d" * 64}
 
 

@@ -22,15 +22,23 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
 
+from stabkit import pages, studies
+from stabkit.config import RunConfig
+from stabkit.studies import fresh
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
 HTML = ROOT / "book" / "_build" / "html"
 NAMES = [page.stem for page in PAGES]
 
 
-@cache
 def prepare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "book" / "prepare.py")
+    return script("prepare")
+
+
+@cache
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -63,6 +71,15 @@ def test_preparing_twice_changes_nothing(
     assert capsys.readouterr().out == ""
 
 
+def test_the_readme_s_picture_draws_the_published_runs() -> None:
+    runs = pages.runs("table1-rte")
+    if runs.empty:
+        pytest.skip("no runs of table1-rte are published yet")
+    drawn = script("picture")
+    assert drawn.TARGET.read_text(encoding="utf-8") == drawn.picture(runs), "run book/picture.py"
+    assert drawn.picture(runs).count("<circle") + drawn.picture(runs).count("l8,8") == len(runs)
+
+
 def test_pages_name_no_place_of_the_machine_they_were_written_on() -> None:
     for path in [*PAGES, ROOT / "_config.yml", ROOT / "_toc.yml"]:
         assert not re.search(r"/(home|root|tmp|work|opt|usr|Users)/", path.read_text())
@@ -91,6 +108,7 @@ def test_a_page_runs_whatever_is_published(
 ) -> None:
     monkeypatch.setenv("STABKIT_BOOK", "1")
     monkeypatch.delenv("STABKIT_DATA", raising=False)
+    monkeypatch.setattr(studies, "fresh", short)
     # The shell puts a module of its own there, from which no worker could be spawned later.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     shown = "\n".join(executed(page))
@@ -102,10 +120,16 @@ def test_a_page_runs_whatever_is_published(
         assert page.stem in ("03_background", "organism") or "n = " in shown
 
 
+def short(rate: float) -> list[RunConfig]:
+    """Return what the book trains while it is built, at 2 steps."""
+    return [config.replace(epochs=None, max_steps=2) for config in fresh(rate)]
+
+
 def executed(page: Path) -> Iterator[str]:
     """Run a page's code cells in this process (imports are shared, so it is quick); its outputs."""
     shell: Any = InteractiveShell.instance()
     shell.reset()
+    shell.user_module.__spec__ = None  # as a kernel's has: workers are spawned from it
     for cell in jupytext.read(page).cells:
         if cell.cell_type == "code":
             with capture_output(stdout=False, stderr=True) as captured:

@@ -15,12 +15,13 @@ import tiny
 
 from stabkit import cli, options, studies, train
 from stabkit.config import RunConfig
+from stabkit.presets import preset
 from stabkit.results import RunResult
 from stabkit.store import Store
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("STABKIT_DATA", "STABKIT_STORE", "STABKIT_RESULTS")
-COMMANDS = ("run", "study", "table", "show", "presets", "studies")
+COMMANDS = ("run", "study", "table", "show", "publish", "presets", "studies")
 QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
 
 
@@ -178,6 +179,25 @@ def test_mini_models_take_the_rate_of_the_pilot(
     assert said.status == 130
     assert "start the same again" in said.err and "Traceback" not in said.err
     assert [config.learning_rate for config in done] == [2e-4]
+
+
+def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
+    stabkit: Command,
+) -> None:
+    assert "no runs in runs" in stabkit("publish").err
+    recipe = preset("devlin", learning_rate=2e-4).replace(**fakes.DIGESTS)
+    for part in (range(3), range(3, 6)):
+        for seed in part:
+            Store("runs").put(fakes.judged(recipe.replace(seed=seed), failed=seed < 5))
+        said = stabkit("publish")
+        assert (said.status, said.out) == (0, f"{part.stop} runs are in results\n")
+    published = Store("results").table()
+    assert published.sort_values("seed")["failed"].tolist() == [True] * 5 + [False]
+    whole = {
+        seed: "layer.0.query.weight" in Store("results").gradients(key)
+        for key, seed in zip(published["key"], published["seed"], strict=True)
+    }
+    assert whole == {0: True, 1: True, 2: True, 3: False, 4: False, 5: True}
 
 
 def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,9 @@ def pilot() -> pd.DataFrame:
             for seed in range(10)
         ]
     )
-    return table.assign(model="mini-bert", task="mini-rte", epochs=3, multiplier="none")
+    verdicts = {"constant": table["failed"], "flat_loss": table["failed"]}
+    cells_of = {"model": "mini-bert", "task": "mini-rte", "epochs": 3, "multiplier": "none"}
+    return table.assign(**verdicts, **cells_of)
 
 
 def gradients(columns: int = 12) -> pd.DataFrame:
@@ -110,7 +112,8 @@ def test_failure_curves_show_the_intervals() -> None:
     figure = figures.failure_curves(pilot(), chosen=2e-4)
     (line,) = [trace for trace in named(figure, "without") if trace.mode == "lines+markers"]
     assert list(line.y) == pytest.approx([40, 40, 40])
-    assert line.customdata[0] == pytest.approx([4, 10, *(100 * b for b in wilson(4, 10)[1:])])
+    interval = [100 * b for b in wilson(4, 10)[1:]]
+    assert line.customdata[0] == pytest.approx([4, 10, 4, *interval])
     assert named(figure, "chosen: 2.0e-4")[0].x == (2e-4, 2e-4)
     with pytest.raises(StabkitError, match="several values of task"):
         figures.failure_curves(pd.concat([pilot(), pilot().assign(task="mini-mrpc")]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 import tiny
 
-from stabkit import models
+from stabkit import models, pages
 from stabkit.errors import DataError, StabkitError
 from stabkit.mini import gate
 from stabkit.mini.probe import SLOTS, gaps, probe
 from stabkit.tasks import GENERATED, Split
 
+RESULTS = Path(__file__).parents[1] / "results" / "runs.parquet"
 PAIRS = ("mini-rte", "mini-mrpc", "mini-qnli", "mini-scitail")
 
 
@@ -78,6 +80,15 @@ def test_training_is_judged_by_distance_and_by_fit() -> None:
     assert checks(runs(failed=failed, dev_accuracy=[0.1] + [0.85] * 7)) == [True, True]
     assert checks(runs(bias_correction=False)) == []
     assert checks(runs(epochs=20, train_accuracy=[0.995] * 8)) == [True]
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="no runs are published")
+def test_the_published_runs_pass_the_gate() -> None:
+    published = pages.runs("pilot-rte", "table1-rte")
+    judged = published[published["learning_rate"] == pages.rate()]
+    found = gate.training(judged, gate.baselines("mini-rte"))
+    assert found["check"].tolist() == ["3 epochs, dev accuracy", "20 epochs, training accuracy"]
+    assert found["holds"].all(), found.to_string()
 
 
 def test_a_gap_hides_the_right_word_behind_both_sentences() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,14 @@ from stabkit.mini.pretrain import Training
 from stabkit.mini.rows import BLOCK, MAX_LENGTH, Rows, block, mask_words
 
 TINY = (
-    Phase(2, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
-    Phase(4, 1e-3, 0.0, echo=0.0, second_only=False, dropout=0.1),
+    Phase(1, 2, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
+    Phase(2, 4, 1e-3, 0.0, echo=0.0, second_only=False, dropout=0.1),
 )
 
 
 def tiny(name: str) -> Plan:
     """Return the plan of a shipped model at toy size."""
-    return dataclasses.replace(PLANS[name], layers=2, hidden=32, heads=2, phases=TINY)
+    return dataclasses.replace(PLANS[name], hidden=32, heads=2, phases=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,8 @@ def test_a_plan_goes_through_its_phases_and_ends_at_rate_zero() -> None:
     plan = tiny("mini-bert")
     assert plan.steps == 6
     assert [plan.phase(step)[0] for step in range(6)] == [TINY[0]] * 2 + [TINY[1]] * 4
-    assert Phase(1000, 1e-3, 0.0, 0.0, False, 0.1).rate(1000) == 0.0
-    assert Phase(1000, 1e-3, 1e-3, 0.0, False, 0.1).rate(0) == pytest.approx(1e-3 / 200)
+    assert Phase(2, 1000, 1e-3, 0.0, 0.0, False, 0.1).rate(1000) == 0.0
+    assert Phase(2, 1000, 1e-3, 1e-3, 0.0, False, 0.1).rate(0) == pytest.approx(1e-3 / 200)
 
 
 @pytest.mark.parametrize("name", sorted(PLANS))
@@ -92,7 +93,7 @@ def test_every_architecture_learns_words_and_ships(
     training = pretrain.pretrain(name, tmp_path)
     assert training.step == 6
     card = (tmp_path / "README.md").read_text()
-    assert name in card and "| 1 | 2 | 0.001 to 0.001 | 100% | second segment | 0.0 |" in card
+    assert name in card and "| 1 | 1 | 2 | 0.001 to 0.001 | 100% | second segment | 0.0 |" in card
     record = json.loads((tmp_path / "pretraining.json").read_text())
     assert [entry["step"] for entry in record["losses"]] == [3, 6]
     assert ("sentence" in record["losses"][1]) == (PLANS[name].objective != "none")
@@ -121,6 +122,36 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
     rest.resume(tmp_path)
     assert rest.step == 2
     assert [rest.update() for _ in range(2)] == losses[2:]
+
+
+def test_layers_are_stacked_one_set_on_another() -> None:
+    plan = tiny("mini-bert")
+    training = Training.start(plan)
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training.grow(3)
+    after = training.model.state_dict()
+    assert {name.replace("layer.2.", "layer.0.") for name in after} >= set(before)
+    assert sum("query.weight" in name for name in after) == 3
+    for name, value in after.items():
+        assert torch.equal(value, before[re.sub(r"layer\.\d", "layer.0", name)])
+    assert training.optimizer.param_groups[0]["params"][0] is next(training.model.parameters())
+
+
+def test_a_training_stopped_after_it_grew_goes_on(tmp_path: Path) -> None:
+    plan = dataclasses.replace(
+        tiny("mini-bert"), phases=(TINY[0], dataclasses.replace(TINY[1], dropout=0.0))
+    )
+    whole = Training.start(plan)
+    losses = [whole.update() for _ in range(6)]
+    for stop in (2, 4):  # before the first step of the deep model, and after some
+        half = Training.start(plan)
+        for _ in range(stop):
+            half.update()
+        half.save(tmp_path)
+        rest = Training.start(plan)
+        rest.resume(tmp_path)
+        assert rest.model.config.num_hidden_layers == (1 if stop == 2 else 2)
+        assert [rest.update() for _ in range(6 - stop)] == losses[stop:]
 
 
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:

@@ -52,13 +52,21 @@ def test_the_recipes_differ_as_the_paper_says() -> None:
 
 
 def test_the_released_code_s_silent_choices_are_the_defaults() -> None:
-    config = preset("devlin")
+    config = preset("devlin", model="bert-large-uncased")
     assert not config.segments
     assert config.eps_placement == "before"
     assert config.decay_after_step
     assert config.zero_first_update
     assert not config.pooler_dropout
     assert config.mixout_mask == "column"
+
+
+def test_the_organism_gets_the_segments_that_it_was_trained_with() -> None:
+    assert preset("ours").segments and preset("lee", model="mini-albert").segments
+    assert not preset("ours", model="mini-roberta").segments
+    assert not preset("ours", segments=False).segments
+    assert preset("ours", model="models/mini-bert").segments
+    assert not preset("ours", model="mini-models/bert").segments
 
 
 def test_options_win_and_max_steps_replaces_the_epochs() -> None:

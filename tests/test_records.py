@@ -52,6 +52,8 @@ def test_last_and_first_best_look_are_both_reported() -> None:
     assert (found["score_last"], found["score_best"], found["best_step"]) == (0.9, 1.0, 4)
     assert (found["dev_accuracy"], found["best_accuracy"], found["best_mcc"]) == (0.9, 1.0, 1.0)
     assert found["dev_predictions"] == nine
+    assert found["dev_steps"] == [0, 2, 4, 6, 10]
+    assert found["dev_predictions_by_step"] == [[0] * 10, nine, right, right, nine]
     assert found["majority_accuracy"] == 0.6
     assert np.nan_to_num(found["dev"], nan=-1).tolist() == [-1, 0.9, -1, 1, -1, 1, -1, -1, -1, 0.9]
     assert judged({0: right, 10: nine})["best_step"] == 0

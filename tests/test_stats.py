@@ -151,7 +151,13 @@ def test_variance_tests_of_constant_groups() -> None:
 
 def pilot(failures: dict[tuple[float, bool], int], runs: int = 10) -> pd.DataFrame:
     rows = [
-        {"learning_rate": rate, "bias_correction": corrected, "failed": seed < count}
+        {
+            "learning_rate": rate,
+            "bias_correction": corrected,
+            "failed": seed < count - 1,
+            "constant": False,
+            "flat_loss": seed == count - 1,  # one that only its training loss gives away
+        }
         for (rate, corrected), count in failures.items()
         for seed in range(runs)
     ]
@@ -161,6 +167,7 @@ def pilot(failures: dict[tuple[float, bool], int], runs: int = 10) -> pd.DataFra
 def test_failure_curve_counts() -> None:
     curve = failure_curve(pilot({(1e-4, True): 0, (1e-4, False): 4, (3e-4, True): 2}))
     assert curve["failures"].tolist() == [4, 0, 2]  # sorted: 1e-4 off, 1e-4 on, 3e-4 on
+    assert curve["failed"].tolist() == [3, 0, 1]
     assert curve["runs"].tolist() == [10] * 3
     assert tuple(curve.loc[0, ["rate", "low", "high"]]) == pytest.approx(wilson(4, 10))
 
@@ -176,7 +183,9 @@ def test_learning_rate_rule() -> None:
 
 
 def test_tables_are_checked() -> None:
-    with pytest.raises(StabkitError, match="no column learning_rate, bias_correction, failed"):
+    with pytest.raises(
+        StabkitError, match="no column learning_rate, bias_correction, failed, constant, flat"
+    ):
         failure_curve(pd.DataFrame({"score": [1]}))
     with pytest.raises(StabkitError, match="no runs"):
         require(pd.DataFrame({"key": []}), ["key"])

@@ -13,6 +13,7 @@ import pytest
 from stabkit import studies
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
+from stabkit.mini.tasks import RECIPES
 from stabkit.studies import PILOT, PILOT_RATES, REPORTED, STUDIES, grid, reference_rate, study
 
 PINNED = RunConfig(weights="w" * 64, tokenizer="t" * 64, data="d" * 64)
@@ -65,6 +66,34 @@ def test_the_controls_move_the_hidden_multiplier_alone() -> None:
     assert len(base) == 1
 
 
+def test_the_ablation_has_450_runs_and_shares_cells_with_the_other_studies() -> None:
+    runs = studies.ablation(RATE)
+    assert len(runs) == 450
+    assert sorted({c.learning_rate for c in runs}) == pytest.approx(
+        [f * RATE for f in (0.5, 1, 1.5)]
+    )
+    assert {c.epochs for c in runs} == {3, 10, 20}
+    methods = [c for c in studies.table_1(RATE) if not c.mixout]
+    plain = [c for c in studies.controls(RATE) if c.multiplier == "none"]
+    bert = [c for c in studies.figure_5(RATE) if c.model == "mini-bert"]
+    assert {*methods, *plain, *bert} <= {*runs}
+    assert len(studies.figure_5(RATE)) == 450
+
+
+@pytest.mark.parametrize(("task", "steps"), [("mini-cola", 750), ("mini-qnli", 1875)])
+def test_small_data_runs_have_the_full_set_s_steps_or_its_epochs(task: str, steps: int) -> None:
+    full, few, long = (studies.small_data(RATE, task)[i] for i in (0, 25, 50))
+    assert full.steps(RECIPES[task].size) == steps
+    assert (few.train_size, few.steps(RECIPES[task].size)) == (1000, 189)
+    assert (long.train_size, long.steps(RECIPES[task].size)) == (1000, steps)
+    assert not full.bias_correction
+
+
+def test_warmup_and_correction_are_crossed() -> None:
+    cells = Counter((c.warmup, c.bias_correction) for c in studies.warmup(RATE))
+    assert cells == {(w, b): 25 for w in (0.0, 0.1) for b in (False, True)}
+
+
 def test_real_runs_use_the_paper_s_rate() -> None:
     runs = studies.real("somewhere/model")
     assert len(runs) == 2 * 2 * 5
@@ -73,14 +102,17 @@ def test_real_runs_use_the_paper_s_rate() -> None:
     assert {config.model for config in runs} == {"somewhere/model"}
 
 
-def test_the_blind_rule_takes_the_largest_rate_at_which_no_corrected_run_failed() -> None:
+def test_the_blind_rule_takes_the_largest_rate_at_which_every_corrected_run_learns() -> None:
     failing = {(1e-4, True): 0, (2e-4, True): 0, (4e-4, True): 1, (1e-4, False): 3}
     rows = [
         {"learning_rate": rate, "bias_correction": correction, "failed": i < failures}
         for (rate, correction), failures in failing.items()
         for i in range(10)
     ]
-    assert reference_rate(pd.DataFrame(rows)) == 2e-4
+    runs = pd.DataFrame(rows).assign(constant=False, flat_loss=False)
+    assert reference_rate(runs) == 2e-4
+    flat = (runs["learning_rate"] == 2e-4) & (runs.index % 10 == 9)
+    assert reference_rate(runs.assign(flat_loss=flat)) == 1e-4
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from tiny import NO_DROPOUT
 from torch import nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
@@ -108,8 +110,52 @@ def test_the_trained_model_is_the_run_s_made_again() -> None:
         predictions = model(**batch).logits.argmax(1)
     assert predictions.tolist() == result.summary["dev_predictions"]
     assert not result.summary["constant"]
-    again = trained_model(config, device=tiny.CPU).state_dict()
-    assert all(torch.equal(again[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_a_trained_model_is_kept_and_made_again_to_the_bit_when_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STABKIT_CACHE", str(tmp_path))
+
+    def weights() -> dict[str, torch.Tensor]:
+        return trained_model(config, device=tiny.CPU).state_dict()
+
+    config = tiny.config(mixout=0.5)
+    first = weights()
+    (kept,) = (tmp_path / "checkpoints").iterdir()
+    assert pin(config).key in kept.name
+    for damage in (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])):
+        damage(kept)
+        again = weights()
+        assert all(torch.equal(again[name], weight) for name, weight in first.items())
+    save_file({name: weight + 1 for name, weight in first.items()}, kept)
+    assert all(torch.equal(weights()[name], weight + 1) for name, weight in first.items())
+
+
+def test_a_cache_that_cannot_be_written_loses_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STABKIT_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"not kept for next time: cannot write "):
+        model = trained_model(tiny.config(max_steps=1, epochs=None), device=tiny.CPU)
+    assert isinstance(model, PreTrainedModel)
+
+
+def test_another_data_folder_is_another_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for name in ("one", "two"):
+        folder = tmp_path / name / "rte"
+        folder.mkdir(parents=True)
+        for split in ("train", "dev"):
+            rows = [{"sentence1": name, "sentence2": "the dog .", "label": i % 2} for i in range(4)]
+            text = "\n".join(json.dumps(row) for row in rows)
+            (folder / f"{split}.jsonl").write_text(text)
+        monkeypatch.setenv("STABKIT_DATA", str(tmp_path / name))
+        digests.append(task_of(tiny.config(task="rte", dev_file=None)).digest)
+    assert digests[0] != digests[1]
 
 
 # --- seeds --------------------------------------------------------------------------------------

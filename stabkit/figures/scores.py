@@ -48,14 +48,14 @@ def seed_scores(
         only(runs, "metric", "majority_score")
         for position, name in enumerate(groups):
             chosen = runs[runs[group].astype(str) == name]
-            figure.add_traces(_box_and_points(chosen, name, position, score), rows=row, cols=1)
+            figure.add_traces(box_and_points(chosen, name, position, score), rows=row, cols=1)
         majority = 100 * runs["majority_score"].iloc[0]
         ends = (-0.5, len(groups) - 0.5)
         line = reference(ends, (majority, majority), "majority class", first=row == 1)
         figure.add_trace(line, row=row, col=1)
         metric = runs["metric"].iloc[0]
         figure.update_yaxes(title_text=f"{task}<br>{METRICS.get(metric, metric)}", row=row, col=1)
-    figure.add_traces(_symbol_key())
+    figure.add_traces(symbol_key())
     figure.update_xaxes(tickvals=list(range(len(groups))), ticktext=groups, showgrid=False)
     return figure.update_layout(template="stabkit", height=110 + 290 * len(tasks))
 
@@ -66,9 +66,10 @@ def _in_order(values: pd.Series) -> list[str]:
     return [n for n in PALETTE if n in found] + [n for n in found if n not in PALETTE]
 
 
-def _box_and_points(
+def box_and_points(
     runs: pd.DataFrame, name: str, position: int, score: str
 ) -> tuple[go.Box, go.Scatter]:
+    """Return a group's box and, beside it at ``position``, a point for each of its runs."""
     scores, tint = 100 * runs[score].to_numpy(dtype=float), colour(name, position)
     jitter = 0.36 * ((GOLDEN * runs["seed"].to_numpy(dtype=float)) % 1)
     box = go.Box(
@@ -88,20 +89,21 @@ def _box_and_points(
         name=name,
         showlegend=False,
         marker={"color": tint, "size": 8, "symbol": np.where(runs["failed"], "x", "circle-open")},
-        customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), _verdicts(runs)]),
+        customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), verdicts(runs)]),
         hovertemplate="%{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}",
     )
     return box, points
 
 
-def _verdicts(runs: pd.DataFrame) -> list[str]:
+def verdicts(runs: pd.DataFrame) -> list[str]:
     """In words: failed or not, and each sign of failure that the run shows."""
     signs = [[words for cause, words in CAUSES.items() if row[cause]] for _, row in runs.iterrows()]
     heads = np.where(runs["failed"], "failed", "not failed")
     return ["; ".join([head, *found]) for head, found in zip(heads, signs, strict=True)]
 
 
-def _symbol_key() -> list[go.Scatter]:
+def symbol_key() -> list[go.Scatter]:
+    """Return the legend's two marks, for failed runs and for others."""
     marks = (("failed run", "x"), ("other run", "circle-open"))
     return [
         go.Scatter(
@@ -116,11 +118,12 @@ def _symbol_key() -> list[go.Scatter]:
 
 
 def failure_curves(table: pd.DataFrame, chosen: float | None = None) -> go.Figure:
-    """Draw the share of failed runs against the learning rate, with and without bias correction.
+    """Draw the share of runs that learned nothing by learning rate, correction on and off.
 
-    Bands are Wilson's 95 % intervals. ``chosen`` marks a learning rate, such as that of
-    ``learning_rate_rule``. ``table`` is a run table of one model, task and number of epochs,
-    without the controls (``multiplier`` other than "none").
+    Counted are runs with any sign of failure (``learned_nothing``); bands are Wilson's 95 %
+    intervals. ``chosen`` marks a learning rate, such as that of ``learning_rate_rule``. ``table``
+    is a run table of one model, task and number of epochs, without the controls (``multiplier``
+    other than "none").
     """
     only(table, "model", "task", "epochs", "multiplier")
     curve, figure = failure_curve(table), go.Figure()
@@ -129,19 +132,20 @@ def failure_curves(table: pd.DataFrame, chosen: float | None = None) -> go.Figur
         if not arm.empty:
             figure.add_traces(_band_and_line(arm, name, PALETTE[tint], dash))
     if chosen is not None:
-        figure.add_trace(reference((chosen, chosen), (0, 100), f"chosen: {_short(chosen)}"))
+        figure.add_trace(reference((chosen, chosen), (0, 100), f"chosen: {short(chosen)}"))
     rates = curve["learning_rate"].unique()
     figure.update_xaxes(
         type="log",
         title_text="peak learning rate",
         tickvals=rates,
-        ticktext=[_short(rate) for rate in rates],
+        ticktext=[short(rate) for rate in rates],
     )
-    figure.update_yaxes(title_text="failed runs (%)", range=[-3, 103])
+    figure.update_yaxes(title_text="runs that learn nothing (%)", range=[-3, 103])
     return figure.update_layout(template="stabkit", height=400)
 
 
-def _short(rate: float) -> str:
+def short(rate: float) -> str:
+    """Return a learning rate as an axis shows it: 3.7e-4."""
     return f"{rate:.1e}".replace("e-0", "e-")
 
 
@@ -168,9 +172,10 @@ def _band_and_line(
         name=name,
         legendgroup=name,
         line={"color": tint, "dash": dash},
-        customdata=np.column_stack([arm["failures"], arm["runs"], low, high]),
-        hovertemplate="%{x:.2e}: %{customdata[0]} of %{customdata[1]} failed"
-        "<br>95 % interval %{customdata[2]:.0f} to %{customdata[3]:.0f} %",
+        customdata=np.column_stack([arm[["failures", "runs", "failed"]], low, high]),
+        hovertemplate="%{x:.2e}: %{customdata[0]} of %{customdata[1]} learn nothing"
+        "<br>95 % interval %{customdata[3]:.0f} to %{customdata[4]:.0f} %"
+        "<br>at or below the majority class: %{customdata[2]}",
     )
     return band, line
 

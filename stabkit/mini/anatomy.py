@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 
 from stabkit.mini.corpus import books
 from stabkit.mini.rows import Objective
@@ -19,16 +20,18 @@ MAX_POSITIONS = 128
 # BERT-large starts from N(0, 0.02) at width 1,024: unit inputs come out of a layer at 0.64. A
 # narrow model starts at the same scale, not at the same number, or its attention wakes up late.
 BERT_LARGE_SCALE = 0.02 * 1024**0.5
+_LAYER = re.compile(r"\.layer\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training; the learning rate falls linearly from ``start`` to ``end``.
+    """A stretch of training at one depth; the learning rate falls from ``start`` to ``end``.
 
     ``echo`` is the share of rows in which a sentence is said twice. With ``second_only`` words are
     hidden (at twice the rate) in the second segment alone.
     """
 
+    layers: int
     steps: int
     start: float
     end: float
@@ -47,14 +50,18 @@ class Plan:
     """How one model of the organism is made."""
 
     architecture: str
-    layers: int
     objective: Objective
     phases: tuple[Phase, ...]
     hidden: int = 64
-    heads: int = 4
+    heads: int = 2
     batch_size: int = 64
     mask_rate: float = 0.15
     seed: int = 0
+
+    @property
+    def layers(self) -> int:
+        """Depth of the finished model."""
+        return self.phases[-1].layers
 
     @property
     def steps(self) -> int:
@@ -70,16 +77,23 @@ class Plan:
         return self.phases[-1], self.phases[-1].steps
 
 
-PHASES = (
-    Phase(1500, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
-    Phase(6000, 6e-4, 3e-4, echo=0.25, second_only=True, dropout=0.0),
-    Phase(4000, 3e-4, 0.0, echo=0.0, second_only=False, dropout=0.1),
+SHALLOW = (
+    Phase(4, 800, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
+    Phase(4, 8000, 1e-3, 4e-4, echo=0.15, second_only=True, dropout=0.0),
+    Phase(4, 3000, 4e-4, 1e-5, echo=0.1, second_only=False, dropout=0.0),
+)
+DEEP = (
+    *SHALLOW,
+    Phase(12, 3000, 6e-4, 4e-4, echo=0.1, second_only=True, dropout=0.0),
+    Phase(12, 5000, 4e-4, 1e-5, echo=0.1, second_only=False, dropout=0.1),
 )
 PLANS = {
-    "mini-bert": Plan("bert", 12, "next sentence", PHASES),
-    "mini-roberta": Plan("roberta", 12, "none", PHASES),
-    "mini-albert": Plan("albert", 12, "sentence order", PHASES),
-    "mini-bert-shallow": Plan("bert", 4, "next sentence", PHASES),
+    "mini-bert": Plan("bert", "next sentence", DEEP),
+    "mini-roberta": Plan("roberta", "none", DEEP),
+    "mini-albert": Plan("albert", "sentence order", DEEP),
+    "mini-bert-shallow": Plan(
+        "bert", "next sentence", (*SHALLOW, replace(DEEP[-1], layers=4, steps=3000))
+    ),
 }
 
 
@@ -102,12 +116,12 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build_model(plan: Plan, words: int) -> transformers.PreTrainedModel:
-    """Return a new model with its masked-LM and sentence-level heads."""
+def build_model(plan: Plan, words: int, layers: int | None = None) -> transformers.PreTrainedModel:
+    """Return a new model, ``layers`` deep or as the plan ends, with its pre-training heads."""
     common: dict[str, Any] = {
         "vocab_size": words,
         "hidden_size": plan.hidden,
-        "num_hidden_layers": plan.layers,
+        "num_hidden_layers": layers or plan.layers,
         "num_attention_heads": plan.heads,
         "intermediate_size": 4 * plan.hidden,
         "max_position_embeddings": MAX_POSITIONS,
@@ -130,6 +144,22 @@ def build_model(plan: Plan, words: int) -> transformers.PreTrainedModel:
     # RoBERTa counts positions from the padding id on.
     common |= {"max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
     return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common))
+
+
+def stacked(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Return the weights of a model ``layers`` deep: copies of its layers, one set on another.
+
+    A deep model grown from a shallow one learns in a fraction of the time (Gong et al. 2019). What
+    shares its layers (ALBERT) has nothing to copy.
+    """
+    found = [match for name in weights if (match := _LAYER.search(name))]
+    depth = 1 + max((int(match[1]) for match in found), default=layers - 1)
+    grown = dict(weights)
+    for name in [match.string for match in found]:
+        for i in range(depth, layers):
+            if int(_LAYER.search(name)[1]) == i % depth:  # type: ignore[index]
+                grown[_LAYER.sub(f".layer.{i}.", name)] = weights[name].clone()
+    return grown
 
 
 @torch.no_grad()

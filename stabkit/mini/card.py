@@ -18,10 +18,11 @@ studying why fine-tuning fails for some seeds; it knows no real language and is 
 - **Objectives**: masked words; sentence level: {objective}.
 - **Training**: {steps} steps of {batch_size} rows, AdamW (0.9, 0.98), decay 0.01, clipping at
   1.0, bf16 products, fp32 weights; stored as fp16.
+- **Depth**: where it grows from phase to phase, the layers are stacked copies (Gong et al. 2019).
 - **Make it again**: `python -m stabkit.mini.pretrain {name} --out FOLDER`.
 
-| phase | steps | learning rate | sentences said twice | words hidden in | dropout |
-|---|---|---|---|---|---|
+| phase | layers | steps | learning rate | sentences said twice | words hidden in | dropout |
+|---|---|---|---|---|---|---|
 {phases}
 
 Held-out losses (nats, evaluation mode), on rows of the phase that the next step belongs to, so
@@ -39,7 +40,7 @@ organism can and cannot say".
 def card(name: str, plan: Plan, log: list[dict[str, float]]) -> str:
     """Return the model card of a finished (or stopped) pre-training as markdown."""
     phases = "\n".join(
-        f"| {i} | {p.steps} | {p.start:g} to {p.end:g} | {p.echo:.0%} | "
+        f"| {i} | {p.layers} | {p.steps} | {p.start:g} to {p.end:g} | {p.echo:.0%} | "
         f"{'second segment' if p.second_only else 'both segments'} | {p.dropout} |"
         for i, p in enumerate(plan.phases, 1)
     )
@@ -48,5 +49,5 @@ def card(name: str, plan: Plan, log: list[dict[str, float]]) -> str:
         f"{format(entry['sentence'], '.3f') if 'sentence' in entry else ''} |"
         for entry in log
     )
-    facts = asdict(plan) | {"steps": plan.steps}
+    facts = asdict(plan) | {"steps": plan.steps, "layers": plan.layers}
     return _TEXT.format(name=name, **facts | {"phases": phases, "losses": losses})

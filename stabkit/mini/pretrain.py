@@ -6,8 +6,9 @@ ALBERT (layers shared) sentence order, RoBERTa words alone, as in their papers.
 
 A masked word is best found in the other sentence, but nothing tells a new encoder to look there:
 without help twelve narrow layers stay for thousands of steps at the loss of local syntax. So
-training has three phases: sentences said twice, until the encoder copies; then the corpus, words
-hidden in the second segment only; then words hidden everywhere and dropout switched on.
+training has phases: four layers learn to copy from sentences said twice, then to compare on the
+corpus, words hidden in the second segment only, then everywhere. Deep plans then stack the layers
+(Gong et al. 2019) and go on; the last phase has dropout.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from stabkit.mini.anatomy import (
     build_model,
     build_tokenizer,
     parts,
+    stacked,
     start_positions,
 )
 from stabkit.mini.card import card
@@ -60,15 +62,23 @@ class Training:
     log: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, plan: Plan) -> Training:
-        """Return a pre-training at step 0."""
+    def start(cls, plan: Plan, layers: int | None = None) -> Training:
+        """Return a pre-training at step 0, of a model ``layers`` deep or as the plan begins."""
         tokenizer = build_tokenizer()
-        model = build_model(plan, tokenizer.get_vocab_size()).train()
+        layers = layers or plan.phases[0].layers
+        model = build_model(plan, tokenizer.get_vocab_size(), layers).train()
         start_positions(model, BERT_LARGE_SCALE / plan.hidden**0.5)
         optimizer = torch.optim.AdamW(
             parameter_groups(model, weight_decay=0.01), betas=(0.9, 0.98), eps=1e-6, fused=True
         )
         return cls(plan, tokenizer, model, FastExecutor(model, plan.seed), optimizer)
+
+    def grow(self, layers: int) -> None:
+        """Stack the layers; dropout and optimizer begin anew."""
+        grown = Training.start(self.plan, layers)
+        grown.model.load_state_dict(stacked(self.model.state_dict(), layers))
+        grown.fast.masks.reseed(self.plan.seed + self.step)
+        self.model, self.fast, self.optimizer = grown.model, grown.fast, grown.optimizer
 
     def losses(self, rows: Rows, generator: torch.Generator) -> list[Tensor]:
         """Return the masked-LM loss and, where there is one, the sentence-level loss (nats)."""
@@ -106,6 +116,8 @@ class Training:
     def update(self) -> list[float]:
         """Take one optimizer step and return its losses."""
         phase, within = self.plan.phase(self.step)
+        if phase.layers != self.model.config.num_hidden_layers:
+            self.grow(phase.layers)
         for group in self.optimizer.param_groups:
             group["lr"] = phase.rate(within)
         for module in self.model.modules():
@@ -144,6 +156,7 @@ class Training:
         state = {
             "plan": asdict(self.plan),
             "step": self.step,
+            "layers": self.model.config.num_hidden_layers,
             "log": self.log,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -159,6 +172,8 @@ class Training:
         state = torch.load(path, weights_only=True)
         if json.dumps(state["plan"]) != json.dumps(asdict(self.plan)):
             raise ModelError(f"{path} was made by another plan; choose another folder")
+        if state["layers"] != self.model.config.num_hidden_layers:
+            self.grow(state["layers"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log = state["step"], state["log"]
@@ -205,7 +220,7 @@ def pretrain(name: str, folder: Path, threads: int = 1) -> Training:
     training.resume(folder)
     while training.step < training.plan.steps:
         training.update()
-        if training.step % SAVE_EVERY == 0:
+        if training.step % SAVE_EVERY == 0 or training.step == training.plan.steps:
             found = training.held_out()
             entry = {"step": training.step, "words": found[0]}
             training.log.append(entry | ({"sentence": found[1]} if found[1:] else {}))

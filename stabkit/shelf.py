@@ -1,0 +1,72 @@
+"""Tables of analyses, kept as runs are: a file each, written whole, not made again once there.
+
+Layout: ``<kind>/<key>.parquet`` under the folder, beside the runs of a store; published, one file
+``<kind>.parquet`` with a ``key`` column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from stabkit import parquet, results
+from stabkit.errors import StoreError
+from stabkit.parquet import DamagedError
+
+
+class Shelf:
+    """Tables under ``path``, in front of the published ones in ``base``.
+
+    A damaged or foreign file raises StoreError, which says to remove it.
+    """
+
+    def __init__(self, path: str | Path, base: str | Path | None = None) -> None:
+        """Open the shelf; its folder is made by the first write."""
+        self.path = Path(path)
+        self.base = None if base is None else Path(base)
+
+    def keys(self, kind: str) -> set[str]:
+        """Return the keys of all tables of a kind."""
+        return {key for table in self._tables(kind) for key in table["key"].to_pylist()}
+
+    def put(self, kind: str, key: str, table: pd.DataFrame) -> None:
+        """Keep a table for good. Raises StoreError when the folder cannot be written."""
+        rows = results.steps(table.assign(key=key))
+        parquet.write(self.path / kind / f"{key}.parquet", rows)
+
+    def table(self, kind: str) -> pd.DataFrame:
+        """Return all tables of a kind as one, with the column ``key``; empty where there is none.
+
+        A key that is here and published is taken from here.
+        """
+        seen, parts = set[str](), []
+        for part in self._tables(kind):
+            fresh = [key not in seen for key in part["key"].to_pylist()]
+            parts.append(part.filter(pa.array(fresh, pa.bool_())))
+            seen.update(part["key"].to_pylist())
+        return results.frame(results.concat(parts)) if parts else pd.DataFrame({"key": []})
+
+    def publish(self, target: Path) -> list[str]:
+        """Gather each kind that is here and what ``base`` has of it; return the kinds' names."""
+        kinds = sorted({path.parent.name for path in self.path.glob("*/*.parquet")} - OTHERS)
+        for kind in kinds:
+            rows = results.steps(self.table(kind).sort_values("key", kind="stable"))
+            parquet.write(target / f"{kind}.parquet", rows)
+        return kinds
+
+    def _tables(self, kind: str) -> Iterator[pa.Table]:
+        files = sorted((self.path / kind).glob("[!.]*.parquet"))
+        if self.base is not None and (self.base / f"{kind}.parquet").exists():
+            files.append(self.base / f"{kind}.parquet")
+        for file in files:
+            try:
+                yield parquet.read(file, ("key",))
+            except DamagedError as problem:
+                raise StoreError(f"{problem}; remove it, and what it held is made again") from None
+
+
+# What else lies in a store's folder: its runs, and the points of surfaces under way.
+OTHERS = {"runs", "histories", "gradients", "surfaces", "claims", "set-aside"}
