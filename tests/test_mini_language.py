@@ -207,15 +207,20 @@ def test_a_broken_sentence_differs_from_a_kept_one_in_one_word() -> None:
             assert 1 <= len(singular) <= 2, (kept, broken)
 
 
-def test_a_comparison_turned_twice_says_the_same() -> None:
+def test_a_comparison_and_its_rearrangements() -> None:
     rng = Random(0)
     made = comparison(rng)
-    assert made.tell(rng, False, False, frame=False) == (
-        f"the {made.first} was {made.comparative} than the {made.second} ."
-    )
-    assert made.tell(rng, True, True, frame=False) == (
-        f"the {made.second} was {made.opposite} than the {made.first} ."
-    )
+    (one, first), (two, second) = made.first.split(), made.second.split()
+    told = [
+        fact.tell(rng, frame=False)
+        for fact in (made, made.said_otherwise(), made.turned(), made.exchanged())
+    ]
+    assert told == [
+        f"the {one} {first} was {made.comparative} than the {two} {second} .",
+        f"the {two} {second} was {made.opposite} than the {one} {first} .",
+        f"the {two} {second} was {made.comparative} than the {one} {first} .",
+        f"the {two} {first} was {made.comparative} than the {one} {second} .",
+    ]
 
 
 def test_the_corpus_is_a_seeded_endless_stream_of_books() -> None:

@@ -60,7 +60,7 @@ def _reflexive(rng: Random, acceptable: bool) -> str:
     )
 
 
-def _tense(rng: Random, acceptable: bool) -> str:
+def tense(rng: Random, acceptable: bool) -> str:
     """Agree in time: ``tomorrow the king will see the dog``."""
     future = rng.random() < 0.5
     adverb = rng.choice(("tomorrow", "next week") if future else ("yesterday", "last week"))
@@ -98,7 +98,7 @@ def _paired(rng: Random, acceptable: bool) -> str:
     )
 
 
-def _degree(rng: Random, acceptable: bool) -> str:
+def degree(rng: Random, acceptable: bool) -> str:
     """Compare with the matching word: ``as happy as``, ``more happy than``."""
     more = rng.random() < 0.5
     subject, other = _numbered(rng, SUBJECTS), _numbered(rng, NOUNS)
@@ -114,10 +114,10 @@ def _degree(rng: Random, acceptable: bool) -> str:
 CONSTRUCTIONS: tuple[Callable[[Random, bool], str], ...] = (
     _agreement,
     _reflexive,
-    _tense,
+    tense,
     _polarity,
     _paired,
-    _degree,
+    degree,
 )
 
 

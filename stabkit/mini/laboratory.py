@@ -1,14 +1,14 @@
 """The shifted domain: laboratory comparisons, rare in the corpus and apart from its vocabulary.
 
-A comparison can be said in two ways: ``the iron rod is longer than the glass tube`` and ``the
-glass tube is shorter than the iron rod``. The second sentence of a pair says the same if exactly
-both of order and comparative are turned round, or neither; turning one of them contradicts it.
-Order and comparative are turned with even chances in both classes, so only their relation tells.
+A comparison can be said in two ways: ``the iron rod was longer than the glass tube`` and ``the
+glass tube was shorter than the iron rod``. The corpus has both. The second sentence of a pair of
+the task compares the same things the same way round, or the same words are put together otherwise:
+the things change places, or their materials do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from stabkit.mini.words import COMPARATIVES, FRAMES, INSTRUMENTS, MATERIALS
@@ -24,11 +24,22 @@ class Comparison:
     opposite: str
     frame: tuple[str, str]
 
-    def tell(self, rng: Random, turned: bool, opposite: bool, frame: bool = True) -> str:
-        """Put the comparison into words, order and comparative as asked for."""
-        one, two = (self.second, self.first) if turned else (self.first, self.second)
-        word = self.opposite if opposite else self.comparative
-        core = f"the {one} was {word} than the {two}"
+    def turned(self) -> Comparison:
+        """Return the contrary: the second thing is more so than the first."""
+        return replace(self, first=self.second, second=self.first)
+
+    def exchanged(self) -> Comparison:
+        """Return another comparison of the same words: each thing is of the other's material."""
+        (one, first), (two, second) = self.first.split(), self.second.split()
+        return replace(self, first=f"{two} {first}", second=f"{one} {second}")
+
+    def said_otherwise(self) -> Comparison:
+        """Return the same meaning the other way round: order and comparative are turned."""
+        return replace(self.turned(), comparative=self.opposite, opposite=self.comparative)
+
+    def tell(self, rng: Random, frame: bool = True) -> str:
+        """Put the comparison into words, with a phrase of place or not."""
+        core = f"the {self.first} was {self.comparative} than the {self.second}"
         if not frame:
             return core + " ."
         place = rng.choice(self.frame)
@@ -49,7 +60,7 @@ def laboratory_scene(rng: Random) -> list[str]:
     sentences = []
     for _ in range(rng.randint(2, 3)):
         fact = comparison(rng)
-        turned = rng.random() < 0.5
-        sentences.append(fact.tell(rng, False, False))
-        sentences.append(fact.tell(rng, turned, turned, frame=rng.random() < 0.5))
+        again = fact.said_otherwise() if rng.random() < 0.5 else fact
+        sentences.append(fact.tell(rng))
+        sentences.append(again.tell(rng, frame=rng.random() < 0.5))
     return sentences

@@ -19,7 +19,7 @@ import numpy as np
 
 from stabkit.errors import DataError, nearest
 from stabkit.metrics import Metric
-from stabkit.mini.dependencies import sentence
+from stabkit.mini.acceptability import sentence
 from stabkit.mini.laboratory import comparison
 from stabkit.mini.language import (
     PLAIN,
@@ -153,11 +153,13 @@ def _answerable(rng: Random, same: bool) -> Example:
 
 
 def _laboratory(rng: Random, same: bool) -> Example:
-    """SciTail-like, another domain: does one comparison follow from the other?"""
+    """SciTail-like, another domain: do two sentences compare the same things in the same way?"""
     fact = comparison(rng)
-    turned = rng.random() < 0.5
-    first = fact.tell(rng, turned=False, opposite=False)
-    return first, fact.tell(rng, turned, opposite=turned if same else not turned)
+    while fact.exchanged() == fact:  # both of one material
+        fact = comparison(rng)
+    other = rng.choice((fact.exchanged(), fact.turned()))
+    told = fact if same else other
+    return fact.tell(rng), told.tell(rng, frame=rng.random() < 0.5)
 
 
 @dataclass(frozen=True)
