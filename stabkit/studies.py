@@ -66,6 +66,13 @@ def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> li
     return [config for method in methods for config in grid(method, REPORTED)]
 
 
+def gate(rate: float, model: str = "mini-bert") -> list[RunConfig]:
+    """What the gate asks of training on every generated task: 3 epochs thrice, 20 epochs once."""
+    base = preset("ours", model=model, learning_rate=rate)
+    short = grid(base.replace(epochs=3), PILOT[:3], task=RECIPES)
+    return short + grid(base, PILOT[:1], task=RECIPES)
+
+
 def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
     """The hidden multiplier put back into corrected runs and taken out of uncorrected ones."""
     base = preset("devlin", model=model, task=task, learning_rate=rate, evals_per_epoch=LOOKS)
@@ -140,6 +147,7 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         Study("pilot-rte", "failure curves; chooses the learning rate", lambda _: pilot(), False),
+        Study("gate", "every task is learned: 3 epochs, 20 epochs", gate),
         Study("table1-rte", "Fig. 1 and Table 1, RTE-like task", table_1),
         Study("controls-rte", "the hidden multiplier as a learning rate", controls),
         Study("table1-mrpc", "Fig. 1 and Table 1, MRPC-like", lambda r: table_1(r, "mini-mrpc")),

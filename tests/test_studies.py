@@ -89,6 +89,13 @@ def test_small_data_runs_have_the_full_set_s_steps_or_its_epochs(task: str, step
     assert not full.bias_correction
 
 
+def test_the_gate_asks_every_task_on_pilot_seeds_with_correction() -> None:
+    runs = studies.gate(RATE)
+    cells = Counter((c.task, c.epochs) for c in runs)
+    assert cells == {(task, epochs): n for task in RECIPES for epochs, n in ((3, 3), (20, 1))}
+    assert all(c.bias_correction and c.seed in PILOT for c in runs)
+
+
 def test_warmup_and_correction_are_crossed() -> None:
     cells = Counter((c.warmup, c.bias_correction) for c in studies.warmup(RATE))
     assert cells == {(w, b): 25 for w in (0.0, 0.1) for b in (False, True)}
