@@ -14,12 +14,6 @@ from stabkit.presets import FAMILIES, RECIPES
 from stabkit.selection import DIGESTS
 
 SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
-SIGNS = {
-    "failed": "accuracy at or below the majority class",
-    "constant": "one class predicted",
-    "flat_loss": "training loss at the label entropy",
-    "diverged": "loss not finite",
-}
 NOTED = ("metric", "device", "hardware", "date")
 
 
@@ -55,14 +49,17 @@ def _varies(column: pd.Series) -> bool:
 def summary(runs: pd.DataFrame, score: str = "score_last") -> str:
     """Return a table like Table 1, in percent: one line per cell, 95 % intervals in brackets.
 
-    Raises StabkitError for an empty or foreign table.
+    Failed are runs at or below the majority class, as in the paper; runs that learn nothing show
+    any sign of failure. Raises StabkitError for an empty or foreign table.
     """
-    tables.require(runs, ("key", "failed", *NOTED))
-    runs, by = cells(runs)
+    tables.require(runs, ("key", *tables.SIGNS, *NOTED))
+    runs, by = cells(runs.assign(nothing=tables.learned_nothing(runs)))
+    nothing = runs.groupby(by, sort=False, dropna=False)["nothing"].sum()
     groups = tables.describe_groups(runs, np.random.default_rng(0), by, score)
     columns = {name: groups[name].map(_plain) for name in by} | {
         "runs": groups["runs"],
         "failed": groups["failures"],
+        "learn nothing": nothing.tolist(),
         "failed, %": [rate.percent() for rate in groups["failure_rate"]],
         **{name: [e.percent() for e in groups[name]] for name in ("std", "mean", "median")},
         "max": [f"{100 * value:.1f}" for value in groups["max"]],
@@ -86,7 +83,7 @@ def listing(runs: pd.DataFrame, score: str = "score_last") -> str:
 
 def outcome(run: pd.Series) -> str:
     """Return what became of one run, in four lines."""
-    signs = [words for sign, words in SIGNS.items() if run[sign]]
+    signs = [words for sign, words in tables.SIGNS.items() if run[sign]]
     return "\n".join(
         (
             f"{run['model']} on {run['task']}, seed {run['seed']}, run {run['key']}",

@@ -38,7 +38,7 @@ def cell(failures: int, seeds: int = 25, **changes: object) -> pd.DataFrame:
     """Runs that differ in their seed, of which the first ``failures`` fail."""
     table = pd.DataFrame([FIXED | changes | {"seed": seed} for seed in range(seeds)])
     failed = table["seed"] < failures
-    table = table.assign(failed=False, constant=False, flat_loss=failed)  # by its third sign only
+    table = table.assign(failed=False, constant=False, flat_loss=failed, diverged=False)
     draws = np.random.default_rng(failures)
     return table.assign(score_last=np.where(failed, 0.52, draws.normal(0.87, 0.01, seeds)))
 

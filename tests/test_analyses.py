@@ -17,6 +17,7 @@ from stabkit.presets import preset
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.surface import evaluate
+from stabkit.tables import SIGNS
 from stabkit.tasks import subset
 from stabkit.train import pin, task_of, trained_model
 
@@ -29,7 +30,7 @@ def runs(failing: dict[float, int], seeds: int = 5) -> pd.DataFrame:
         for seed in range(seeds):
             config = pin(base.replace(seed=seed, train_size=32))
             failed = seed >= seeds - count
-            verdicts = {"failed": failed, "constant": False, "flat_loss": failed}
+            verdicts = dict.fromkeys(SIGNS, False) | {"failed": failed, "flat_loss": failed}
             made = {"executor": "fast", "threads": 1, "device": "cpu"}
             rows.append(vars(config) | verdicts | made | {"key": config.key})
     return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ from stabkit import models, pages
 from stabkit.errors import DataError, StabkitError
 from stabkit.mini import gate
 from stabkit.mini.probe import SLOTS, gaps, probe
+from stabkit.tables import SIGNS
 from stabkit.tasks import GENERATED, Split
 
 RESULTS = Path(__file__).parents[1] / "results" / "runs.parquet"
@@ -62,7 +63,7 @@ def test_the_overlap_with_the_corpus_is_reported_and_small(task: str) -> None:
 
 def runs(**changes: Any) -> pd.DataFrame:
     columns = {"task": "mini-rte", "epochs": [3] * 4 + [20] * 4, "bias_correction": True}
-    signs = dict.fromkeys(gate.SIGNS, False)
+    signs = dict.fromkeys(SIGNS, False)
     scores = {"dev_accuracy": 0.85, "train_accuracy": [0.9] * 4 + [0.995] * 4}
     return pd.DataFrame(columns | signs | scores | changes, index=range(8))
 

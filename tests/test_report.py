@@ -48,10 +48,13 @@ def test_runs_on_other_data_are_never_pooled(tmp_path: Path) -> None:
 
 def test_summary_has_a_line_for_each_cell_and_says_on_what(tmp_path: Path) -> None:
     table = runs(tmp_path, *methods(), failed=True, score_last=0.5, score_best=0.75)
+    table = table.assign(constant=False, failed=table["seed"] == 0, diverged=True)
     lines = report.summary(table).splitlines()
     assert lines[0].split()[:5] == ["method", "model", "task", "runs", "failed"]
-    assert lines[0].split()[5:] == ["failed,", "%", "std", "mean", "median", "max"]
-    assert lines[1].split()[:5] == ["Devlin", "mini-bert", "mini-rte", "2", "2"]
+    assert lines[0].split()[5:7] == ["learn", "nothing"]
+    assert lines[0].split()[7:] == ["failed,", "%", "std", "mean", "median", "max"]
+    assert lines[1].split()[:5] == ["Devlin", "mini-bert", "mini-rte", "2", "1"]
+    assert lines[1].split()[5] == "2"  # one of them by its loss alone
     assert lines[1].endswith("50.0")
     assert lines[4:] == [
         "",

@@ -157,6 +157,7 @@ def pilot(failures: dict[tuple[float, bool], int], runs: int = 10) -> pd.DataFra
             "failed": seed < count - 1,
             "constant": False,
             "flat_loss": seed == count - 1,  # one that only its training loss gives away
+            "diverged": False,
         }
         for (rate, corrected), count in failures.items()
         for seed in range(runs)

@@ -116,7 +116,7 @@ def test_the_blind_rule_takes_the_largest_rate_at_which_every_corrected_run_lear
         for (rate, correction), failures in failing.items()
         for i in range(10)
     ]
-    runs = pd.DataFrame(rows).assign(constant=False, flat_loss=False)
+    runs = pd.DataFrame(rows).assign(constant=False, flat_loss=False, diverged=False)
     assert reference_rate(runs) == 2e-4
     flat = (runs["learning_rate"] == 2e-4) & (runs.index % 10 == 9)
     assert reference_rate(runs.assign(flat_loss=flat)) == 1e-4

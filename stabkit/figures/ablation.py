@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 from stabkit.agreement import SETTINGS, settings
 from stabkit.figures.scores import (
     ARMS,
-    CAUSES,
     METRICS,
     box_and_points,
     short,
@@ -23,7 +22,7 @@ from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import wilson
 from stabkit.tables import SIGNS, failure_curve, finite_scores, learned_nothing, only, require
 
-NEEDED = ("seed", "metric", "majority_score", *SIGNS, *CAUSES)
+NEEDED = ("seed", "metric", "majority_score", *SIGNS)
 LINES = ("solid", "dash", "dot", "dashdot")
 
 

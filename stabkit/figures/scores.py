@@ -12,15 +12,10 @@ from plotly.subplots import make_subplots
 
 from stabkit.figures.style import PALETTE, colour, reference, translucent
 from stabkit.paper import reported
-from stabkit.tables import describe_groups, failure_curve, finite_scores, only, require
+from stabkit.tables import SIGNS, describe_groups, failure_curve, finite_scores, only, require
 
 Score = Literal["score_last", "score_best"]
 GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly for any number of seeds
-CAUSES = {
-    "constant": "one class predicted",
-    "flat_loss": "training loss at the label entropy",
-    "diverged": "loss not finite",
-}
 METRICS = {
     "accuracy": "dev accuracy (%)",
     "f1": "dev F1 (%)",
@@ -38,7 +33,7 @@ def seed_scores(
     ``table`` is a run table of one model with the column ``group`` and ``majority_score``, the
     score of always predicting the most frequent class. Failed runs are crosses.
     """
-    require(table, ("task", "metric", "seed", group, "failed", "majority_score", *CAUSES))
+    require(table, ("task", "metric", "seed", group, "majority_score", *SIGNS))
     only(table, "model")
     finite_scores(table, score)
     tasks, groups = list(table["task"].unique()), _in_order(table[group])
@@ -96,8 +91,9 @@ def box_and_points(
 
 
 def verdicts(runs: pd.DataFrame) -> list[str]:
-    """In words: failed or not, and each sign of failure that the run shows."""
-    signs = [[words for cause, words in CAUSES.items() if row[cause]] for _, row in runs.iterrows()]
+    """In words: failed or not, and each further sign of failure that the run shows."""
+    further = {sign: words for sign, words in SIGNS.items() if sign != "failed"}
+    signs = [[words for sign, words in further.items() if row[sign]] for _, row in runs.iterrows()]
     heads = np.where(runs["failed"], "failed", "not failed")
     return ["; ".join([head, *found]) for head, found in zip(heads, signs, strict=True)]
 

@@ -26,7 +26,7 @@ from stabkit.errors import StabkitError
 from stabkit.mini.corpus import books
 from stabkit.mini.tasks import splits
 from stabkit.stats import Floats
-from stabkit.tables import require
+from stabkit.tables import SIGNS, learned_nothing, require
 from stabkit.tasks import Split
 
 LIMIT = 0.05  # so far above the majority class a baseline may stand
@@ -34,7 +34,6 @@ CLEARANCE = 0.15  # so far above the best baseline trained runs must stand
 FITTED = 0.99  # the training accuracy that 20 epochs must reach
 HELD_OUT = 4000  # examples to score; an accuracy's standard error is then below a point
 PENALTIES = (0.01, 0.1, 1.0)  # of the logistic regressions, inverse
-SIGNS = ("failed", "constant", "flat_loss", "diverged")
 
 
 @lru_cache
@@ -154,7 +153,7 @@ def training(runs: pd.DataFrame, shortcuts: pd.DataFrame) -> pd.DataFrame:
     checks = []
     for task, group in corrected.groupby("task", sort=False):
         best = shortcuts.loc[shortcuts["task"] == task, "accuracy"].max()
-        short = group[(group["epochs"] == 3) & ~group[list(SIGNS)].any(axis=1)]
+        short = group[(group["epochs"] == 3) & ~learned_nothing(group)]
         long = group[group["epochs"] >= 20]
         checks += [
             _check(task, "3 epochs, dev accuracy", short["dev_accuracy"], best + CLEARANCE),
