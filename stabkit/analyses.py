@@ -1,15 +1,17 @@
 """Analyses of trained weights: which runs they look at, and their tables on the shelf.
 
 As with runs, what is there is not made again: an analysis is named by the runs it looks at and its
-settings, and the weights come from the cache or are trained anew (``stabkit.checkpoints``).
+settings, and the weights come from the cache or are trained anew (``stabkit.checkpoints``). What is
+looked at, and what is there already, is told on stderr.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -17,76 +19,38 @@ import torch
 from transformers import PreTrainedModel
 
 from stabkit.batches import encode
-from stabkit.config import LOCATIONS, RunConfig
-from stabkit.errors import StabkitError
+from stabkit.config import RunConfig
 from stabkit.geometry import Plane, grid
-from stabkit.masking import held_out_text, wikitext
+from stabkit.masking import MaskedText, held_out_text, wikitext
 from stabkit.mlm import layer_swap
 from stabkit.models import build
 from stabkit.presets import is_organism
 from stabkit.records import provenance
-from stabkit.report import SEEDS
+from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.surface import surface
-from stabkit.tables import learned_nothing
 from stabkit.tasks import subset
 from stabkit.train import pin, task_of, trained_model
 
-SPECIMENS = 3  # runs of a kind, the lowest-numbered (Fig. 2)
 EXAMPLES, SIDE, LOW, HIGH = 512, 21, -0.5, 1.5  # of a surface
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """A named analysis: what it is for, and how it fills the shelf."""
-
-    name: str
-    purpose: str
-    fill: Callable[[pd.DataFrame, Store, Shelf], None]
-
-
-def specimens(runs: pd.DataFrame, each: int = SPECIMENS) -> pd.DataFrame:
-    """Return ``each`` failed and ``each`` successful runs of one configuration, by lowest seed.
-
-    It is the one with the smallest learning rate that has so many of both; successful are runs
-    without any sign of failure. Raises StabkitError where no configuration has.
-    """
-    judged = runs.assign(nothing=learned_nothing(runs)).sort_values("seed")
-    names = [f.name for f in fields(RunConfig) if f.name not in (*LOCATIONS, *SEEDS)]
-    cells = [cell for _, cell in judged.groupby(["model", *names], dropna=False, sort=False)]
-    for cell in sorted(cells, key=lambda cell: float(cell["learning_rate"].iloc[0])):
-        kinds = [cell[cell["failed"].astype(bool)], cell[~cell["nothing"]]]
-        if min(map(len, kinds)) >= each:
-            return pd.concat([kind.head(each) for kind in kinds])
-    raise StabkitError(
-        f"no configuration has {each} failed and {each} successful runs; do more seeds or other "
-        "learning rates of the study first"
-    )
-
-
-def layer_swaps(runs: pd.DataFrame, store: Store, shelf: Shelf) -> None:
+def layer_swaps(runs: pd.DataFrame, shelf: Shelf) -> None:
     """Fig. 2: perplexity of specimens with their top k layers pre-trained again.
 
     ``runs`` is a run table of one model and task. Rows: run, seed, failed, embeddings, k, nll,
     perplexity, tokens, provenance.
     """
-    chosen, done = specimens(runs), shelf.keys("layer-swaps")
-    model = str(chosen["model"].iloc[0])
-    text = held_out_text(model) if is_organism(model) else wikitext(model)
-    for row in chosen.to_dict("records"):
+    for row in specimens(runs).to_dict("records"):
         for embeddings in (False, True):
             key = _key("layer swap", row["key"], embeddings)
-            if key in done:
-                continue
-            table = layer_swap(_made_again(row), model, text, embeddings)
-            about = {"run": row["key"], "seed": row["seed"], "failed": row["failed"]}
-            shelf.put(
-                "layer-swaps", key, _signed(row, table.assign(**about, embeddings=embeddings))
-            )
+            words = f"{_told(row)}, {'pre-trained' if embeddings else 'its own'} embeddings"
+            if _lacks(shelf, "layer-swaps", key, words):
+                shelf.put("layer-swaps", key, _swapped(row, embeddings))
 
 
-def loss_surface(runs: pd.DataFrame, store: Store, shelf: Shelf) -> None:
+def loss_surface(runs: pd.DataFrame, shelf: Shelf) -> None:
     """Fig. 7 and 13: loss and gradient norm around the first failed and successful specimens.
 
     The origin is the pre-trained model under the head that the successful run started with. Rows:
@@ -94,31 +58,53 @@ def loss_surface(runs: pd.DataFrame, store: Store, shelf: Shelf) -> None:
     """
     failed, successful = specimens(runs, each=1).to_dict("records")
     key = _key("surface", failed["key"], successful["key"], EXAMPLES, SIDE, LOW, HIGH)
-    if key in shelf.keys("loss-surfaces"):
-        return
-    config = _config(successful)
-    task = subset(task_of(config), EXAMPLES, seed=0)
-    start = build(config, len(task.labels)).to(torch.device(successful["device"]))  # type: ignore[arg-type]
-    ends = (_made_again(row).state_dict() for row in (failed, successful))
-    weights = [start.state_dict(), *ends]
-    data = encode(config, task.train)
-    points = grid(LOW, HIGH, SIDE)
-    table = surface(Plane(*weights), start, data, points, gradient=True, store=store)
-    about = {"failed_run": failed["key"], "successful_run": successful["key"]}
-    shelf.put("loss-surfaces", key, _signed(successful, table.assign(**about)))
+    words = f"{SIDE} x {SIDE} points around {_told(failed)} and {_told(successful)}"
+    if _lacks(shelf, "loss-surfaces", key, words):
+        shelf.put("loss-surfaces", key, _surface(failed, successful, Store(shelf.path)))
 
 
-ANALYSES: dict[str, Analysis] = {
-    analysis.name: analysis
-    for analysis in (
-        Analysis("layer-swap", "what failed runs have forgotten (Fig. 2)", layer_swaps),
-        Analysis("surface", "where failed runs end (Fig. 7 and 13)", loss_surface),
-    )
+ANALYSES: dict[str, Callable[[pd.DataFrame, Shelf], None]] = {
+    "layer-swap": layer_swaps,
+    "surface": loss_surface,
 }
 
 
-def _config(row: dict[str, Any]) -> RunConfig:
-    return pin(RunConfig.from_row(row))
+def _swapped(row: dict[str, Any], embeddings: bool) -> pd.DataFrame:
+    model = str(row["model"])
+    table = layer_swap(_made_again(row), model, _text(model), embeddings)
+    about = {"run": row["key"], "seed": row["seed"], "failed": row["failed"]}
+    return _signed(row, table.assign(**about, embeddings=embeddings))
+
+
+@lru_cache(1)
+def _text(model: str) -> MaskedText:
+    return held_out_text(model) if is_organism(model) else wikitext(model)
+
+
+def _surface(failed: dict[str, Any], successful: dict[str, Any], points: Store) -> pd.DataFrame:
+    """Return the surface; what is measured of it by the time of a kill is kept in ``points``."""
+    config = pin(RunConfig.from_row(successful))
+    task = subset(task_of(config), EXAMPLES, seed=0)
+    start = build(config, len(task.labels)).to(torch.device(successful["device"]))  # type: ignore[arg-type]
+    ends = (_made_again(row).state_dict() for row in (failed, successful))
+    plane, mesh = Plane(start.state_dict(), *ends), grid(LOW, HIGH, SIDE)
+    data = encode(config, task.train)
+    table = surface(plane, start, data, mesh, gradient=True, store=points)
+    about = {"failed_run": failed["key"], "successful_run": successful["key"]}
+    return _signed(successful, table.assign(**about))
+
+
+def _told(row: dict[str, Any]) -> str:
+    verdict = "failed" if row["failed"] else "successful"
+    rate = f"learning rate {row['learning_rate']:g}"
+    return f"{verdict} run {row['key']} (seed {row['seed']}, {rate})"
+
+
+def _lacks(shelf: Shelf, kind: str, key: str, words: str) -> bool:
+    """Say whether a table is still to be made, and tell so."""
+    there = key in shelf.keys(kind)
+    print(f"{kind}: {words}{': is there' if there else ''}", file=sys.stderr)
+    return not there
 
 
 def _key(*parts: Any) -> str:
@@ -127,8 +113,8 @@ def _key(*parts: Any) -> str:
 
 def _made_again(row: dict[str, Any]) -> PreTrainedModel:
     """Return a run's model, made as the run was: other bits may be another outcome."""
-    device = torch.device(row["device"])
-    return trained_model(_config(row), row["executor"], int(row["threads"]), device)
+    config, device = pin(RunConfig.from_row(row)), torch.device(row["device"])
+    return trained_model(config, row["executor"], int(row["threads"]), device)
 
 
 def _signed(row: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -156,6 +156,36 @@ def study(
 
 
 @app.command()
+def analyse(
+    name: options.AnalysisName,
+    model: options.Model = "mini-bert",
+    task: options.TaskName = "mini-rte",
+    data_dir: options.DataFolder = None,
+    store: options.StoreFolder = RUNS,
+    results: options.ResultsFolder = None,
+) -> None:
+    """Look into the weights of stored runs that failed, and of ones that did not.
+
+    The weights come from a cache or are trained again. Stop it at any time; the same command goes
+    on where it was.
+
+    Example: **stabkit analyse layer-swap**
+    """
+    _say_where_data_lie(data_dir)
+    opened = _open(store, results)
+    runs = opened.table(model=model, task=task)
+    if runs.empty:
+        raise StabkitError(
+            f"no runs of {model} on {task} in {store}; stabkit run and stabkit study make some"
+        )
+    from stabkit.analyses import ANALYSES
+    from stabkit.shelf import Shelf
+
+    ANALYSES[name](runs, Shelf(store, opened.base))
+    print(f"kept in {store}")
+
+
+@app.command()
 def table(
     study: options.MaybeStudy = None,
     each: options.Each = False,
@@ -211,12 +241,13 @@ def publish(
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
 ) -> None:
-    """Gather your runs and those published already into the folder of published runs.
+    """Gather your runs and analyses, and those published already, in the folder of published runs.
 
     Gradients are kept step by step for the runs that the book shows, for the others at some 40
     steps and by layer.
     """
     from stabkit.selection import exhibited
+    from stabkit.shelf import Shelf
 
     target = results or RESULTS
     opened = _open(store, target if (target / "runs.parquet").exists() else None)
@@ -224,7 +255,8 @@ def publish(
     if runs.empty:
         raise StabkitError(f"no runs in {store}; stabkit run and stabkit study make some")
     opened.compact(target, gradients=exhibited(runs))
-    print(f"{len(runs)} runs are in {target}")
+    analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target))
+    print(f"{len(runs)} runs{analyses} are in {target}")
 
 
 @app.command()

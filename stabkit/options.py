@@ -108,6 +108,13 @@ Best: TypeAlias = Annotated[
     bool, Option("--best", help="Score the best checkpoint instead of the last.")
 ]
 Key: TypeAlias = Annotated[str, Argument(help="A run's key, or how it begins.")]
+AnalysisName: TypeAlias = Annotated[
+    Literal["layer-swap", "surface"],
+    Argument(
+        help="layer-swap: what failed runs have forgotten, and in which layers (Fig. 2); surface: "
+        "where in the landscape of the loss they end (Fig. 7 and 13)."
+    ),
+]
 DataFolder: TypeAlias = Annotated[
     Path | None,
     Option(

@@ -11,16 +11,15 @@ import pandas as pd
 from stabkit import tables
 from stabkit.config import RunConfig
 from stabkit.presets import FAMILIES, RECIPES
-from stabkit.selection import DIGESTS
+from stabkit.selection import DIGESTS, PLAIN, SEEDS
 
-SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
 NOTED = ("metric", "device", "hardware", "date")
 
 
 def method(run: dict[str, Any]) -> str | None:
     """Return the paper's name of a run's recipe (Devlin, Lee, Ours), None if it has another."""
     for name, options in RECIPES.items():
-        recipe = {"mixout": 0.0, "multiplier": "none", **options}
+        recipe = {**PLAIN, **options}
         if all(run[field] == value for field, value in recipe.items()):
             return name.capitalize()
     return None

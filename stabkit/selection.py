@@ -5,18 +5,22 @@ Digests are made from the files themselves, which takes torch; whoever reads res
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 
 from stabkit import studies
-from stabkit.config import RunConfig
+from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.store import Store
-from stabkit.tables import only
+from stabkit.tables import learned_nothing, only
 
 SHOWN = 3  # runs of a kind, as in Fig. 2 and 4
 DIGESTS = ("weights", "tokenizer", "data")
+SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
+PLAIN = {"mixout": 0.0, "multiplier": "none"}  # a recipe of AdamW alone
 
 
 def matching(runs: pd.DataFrame, configs: Iterable[RunConfig]) -> pd.DataFrame:
@@ -66,13 +70,38 @@ def exhibited(runs: pd.DataFrame) -> list[str]:
     These are, of each model's 3-epoch runs on the RTE-like task, with bias correction and without,
     the lowest-numbered three that failed and three that did not, at each rate.
     """
-    recipe = {"task": "mini-rte", "epochs": 3, "mixout": 0.0, "multiplier": "none", "warmup": 0.1}
-    plain = runs[runs["seed"].isin(studies.REPORTED)]
-    for name, value in recipe.items():
-        plain = plain[plain[name] == value]
+    recipe = {"task": "mini-rte", "epochs": 3, "warmup": 0.1, **PLAIN}
+    plain = _having(runs[runs["seed"].isin(studies.REPORTED)], recipe)
     cells = ["model", "learning_rate", "bias_correction", "failed"]
     keys: list[str] = plain.sort_values("seed").groupby(cells).head(SHOWN)["key"].tolist()
     return keys
+
+
+def specimens(runs: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
+    """Return ``each`` failed and ``each`` successful runs of one configuration, by lowest seed.
+
+    It is the plain one with the smallest learning rate that has so many of both; successful are
+    runs without any sign of failure. Raises StabkitError where no configuration has.
+    """
+    judged = runs.assign(nothing=learned_nothing(runs)).sort_values("seed")
+    plain = _having(judged, PLAIN)
+    names = [f.name for f in fields(RunConfig) if f.name not in (*LOCATIONS, *SEEDS)]
+    cells = [cell for _, cell in plain.groupby(["model", *names], dropna=False, sort=False)]
+    for cell in sorted(cells, key=lambda cell: float(cell["learning_rate"].iloc[0])):
+        kinds = [cell[cell["failed"].astype(bool)], cell[~cell["nothing"]]]
+        if min(map(len, kinds)) >= each:
+            return pd.concat([kind.head(each) for kind in kinds])
+    raise StabkitError(
+        f"no configuration has {each} failed and {each} successful runs (without Mixout); do more "
+        "seeds or other learning rates of the study first"
+    )
+
+
+def _having(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the runs whose columns have the values of ``settings``."""
+    for name, value in settings.items():
+        runs = runs[runs[name] == value]
+    return runs
 
 
 def with_seeds(configs: list[RunConfig], text: str) -> list[RunConfig]:

@@ -50,11 +50,16 @@ class Shelf:
         return results.frame(results.concat(parts)) if parts else pd.DataFrame({"key": []})
 
     def publish(self, target: Path) -> list[str]:
-        """Gather each kind that is here and what ``base`` has of it; return the kinds' names."""
+        """Gather each kind that is here, in front of what ``target`` has; return the kinds' names.
+
+        Nothing that is published is lost: several may publish into one folder at a time.
+        """
         kinds = sorted({path.parent.name for path in self.path.glob("*/*.parquet")} - OTHERS)
-        for kind in kinds:
-            rows = results.steps(self.table(kind).sort_values("key", kind="stable"))
-            parquet.write(target / f"{kind}.parquet", rows)
+        with parquet.lock(target / "compact.lock", wait=True):
+            both = Shelf(self.path, base=target)
+            for kind in kinds:
+                rows = results.steps(both.table(kind).sort_values("key", kind="stable"))
+                parquet.write(target / f"{kind}.parquet", rows)
         return kinds
 
     def _tables(self, kind: str) -> Iterator[pa.Table]:

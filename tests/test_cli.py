@@ -6,22 +6,26 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import fakes
+import pandas as pd
 import pytest
 import tiny
 
-from stabkit import cli, options, studies, train
+from stabkit import analyses, cli, options, studies, train
 from stabkit.config import RunConfig
 from stabkit.presets import preset
 from stabkit.results import RunResult
+from stabkit.shelf import Shelf
 from stabkit.store import Store
+from stabkit.tables import SIGNS
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("STABKIT_DATA", "STABKIT_STORE", "STABKIT_RESULTS")
-COMMANDS = ("run", "study", "table", "show", "publish", "presets", "studies")
+COMMANDS = ("run", "study", "table", "show", "analyse", "publish", "presets", "studies")
 QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
 
 
@@ -189,8 +193,10 @@ def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
     for part in (range(3), range(3, 6)):
         for seed in part:
             Store("runs").put(fakes.judged(recipe.replace(seed=seed), failed=seed < 5))
+        Shelf("runs").put("layer-swaps", f"{part.stop}", pd.DataFrame({"k": [0]}))
         said = stabkit("publish")
-        assert (said.status, said.out) == (0, f"{part.stop} runs are in results\n")
+        assert (said.status, said.out) == (0, f"{part.stop} runs, layer-swaps are in results\n")
+    assert Shelf("none", base="results").keys("layer-swaps") == {"3", "6"}
     published = Store("results").table()
     assert published.sort_values("seed")["failed"].tolist() == [True] * 5 + [False]
     whole = {
@@ -198,6 +204,26 @@ def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
         for key, seed in zip(published["key"], published["seed"], strict=True)
     }
     assert whole == {0: True, 1: True, 2: True, 3: False, 4: False, 5: True}
+
+
+def test_an_analysis_is_made_once(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"EXAMPLES": 16, "SIDE": 2}.items():
+        monkeypatch.setattr(analyses, name, value)
+    for seed in range(2):
+        result = tiny.train(tiny.config(max_steps=1, epochs=None, seed=seed))
+        verdicts = dict.fromkeys(SIGNS, seed == 1)
+        Store("runs").put(replace(result, summary=result.summary | verdicts))
+    which = ("--model", tiny.model(), "--task", tiny.data()[0])
+    said = stabkit("analyse", "layer-swap", *which)
+    assert said.status == 2
+    assert "no configuration has 3 failed and 3 successful runs" in said.err
+    first = stabkit("analyse", "surface", *which)
+    assert (first.status, first.out) == (0, "kept in runs\n"), first.err
+    assert "(seed 1, learning rate 0.001)" in first.err
+    monkeypatch.setattr(analyses, "trained_model", never)
+    again = stabkit("analyse", "surface", *which)
+    assert (again.status, again.err) == (0, first.err.replace("\n", ": is there\n"))
+    assert len(Shelf("runs").table("loss-surfaces")) == 4
 
 
 def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +273,8 @@ MISTAKES = {
     "study pilot-rte --seeds 0:5": "the study has seeds 1000 to 1009 only",
     "study pilot-rte --seeds 5": "expected A:B",
     "study pilot-rte --processes 0": "--processes",
+    "analyse surface": "no runs of mini-bert on mini-rte in runs",
+    "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",
     "table --results nowhere": "nowhere is no compacted store",
     "table pilot-rte": "no runs of pilot-rte in runs",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import fakes
+import pandas as pd
 import pytest
 
-from stabkit import selection, studies
+from stabkit import results, selection, studies
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.store import Store
@@ -52,6 +53,36 @@ def test_a_study_takes_the_reference_rate_or_the_one_given(store: Store) -> None
     assert selection.study_grid("pilot-rte", store) == studies.pilot()
     with pytest.raises(ConfigError, match="did you mean 'pilot-rte'"):
         selection.study_grid("pilot-rt", store)
+
+
+def failing(counts: dict[float, int], seeds: int = 5) -> pd.DataFrame:
+    """Return a run table in which the highest seeds of each learning rate fail."""
+    configs = [c for rate in counts for c in fakes.grid(seeds, learning_rate=rate)]
+    failed = [c.seed >= seeds - counts[c.learning_rate] for c in configs]
+    runs = [fakes.judged(c, failed=f).row() for c, f in zip(configs, failed, strict=True)]
+    return results.frame(results.concat(runs))
+
+
+def test_specimens_are_the_lowest_seeds_of_the_first_rate_that_has_both_kinds() -> None:
+    table = failing({1e-4: 0, 2e-4: 2, 4e-4: 3})
+    found = selection.specimens(table, each=2)
+    assert found["learning_rate"].unique().tolist() == [2e-4]
+    assert found["seed"].tolist() == [3, 4, 0, 1]
+    long = table.assign(epochs=20, failed=table["seed"] < 3)
+    mixed = pd.concat([table[table["failed"]], long[~long["failed"]]])
+    with pytest.raises(StabkitError, match="no configuration has 1 failed and 1 successful"):
+        selection.specimens(mixed, each=1)
+    with pytest.raises(StabkitError, match="no configuration has 3 failed and 3 successful"):
+        selection.specimens(table)
+
+
+def test_specimens_are_of_plain_recipes_and_successful_without_any_sign_of_failure() -> None:
+    table = failing({2e-4: 2})
+    for settings in ({"mixout": 0.9}, {"multiplier": "times"}):
+        with pytest.raises(StabkitError, match="no configuration"):
+            selection.specimens(table.assign(**settings), each=2)
+    flat = table.assign(flat_loss=table["seed"] == 0)
+    assert selection.specimens(flat, each=2)["seed"].tolist() == [3, 4, 1, 2]
 
 
 def test_seeds_are_a_range_as_in_python() -> None:

@@ -40,6 +40,15 @@ def test_published_tables_stand_behind_one_s_own(tmp_path: Path) -> None:
     assert Shelf(tmp_path / "none", base=results).keys("swaps") == {"one", "two"}
 
 
+def test_publishing_keeps_what_others_published(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for name in ("one", "two"):
+        shelf = Shelf(tmp_path / name)
+        shelf.put("swaps", name, TABLE)
+        shelf.publish(results)
+    assert Shelf(tmp_path / "none", base=results).keys("swaps") == {"one", "two"}
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.put("swaps", "one", TABLE)
