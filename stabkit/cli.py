@@ -241,22 +241,27 @@ def publish(
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
 ) -> None:
-    """Gather your runs and analyses, and those published already, in the folder of published runs.
+    """Gather your analyses and your runs of the studies in the folder of published runs.
 
+    What is published already stays. Runs of no study, such as those of stabkit run, are left out.
     Gradients are kept step by step for the runs that the book shows, for the others at some 40
     steps and by layer.
     """
-    from stabkit.selection import exhibited
+    from stabkit.selection import exhibited, studied
     from stabkit.shelf import Shelf
+    from stabkit.store import Store
 
     target = results or RESULTS
     opened = _open(store, target if (target / "runs.parquet").exists() else None)
     runs = opened.table()
-    if runs.empty:
-        raise StabkitError(f"no runs in {store}; stabkit run and stabkit study make some")
-    opened.compact(target, gradients=exhibited(runs))
+    chosen = runs[runs["key"].isin({*studied(runs)["key"], *Store(target).keys()})]
+    if chosen.empty:
+        raise StabkitError(f"no runs of a study in {store}; stabkit study makes some")
+    opened.compact(target, gradients=exhibited(chosen), only=chosen["key"])
     analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target))
-    print(f"{len(runs)} runs{analyses} are in {target}")
+    print(f"{len(chosen)} runs{analyses} are in {target}")
+    if left := len(runs) - len(chosen):
+        print(f"left out: {left} runs of no study", file=sys.stderr)
 
 
 @app.command()

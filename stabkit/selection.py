@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from stabkit import studies
 from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import ConfigError, StabkitError
+from stabkit.presets import is_organism
 from stabkit.store import Store
 from stabkit.tables import learned_nothing, only
 
@@ -64,14 +66,32 @@ def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunCo
     return study.build(rate or 0.0)
 
 
+def studied(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that belong to the grid of a study, whatever their learning rate.
+
+    The study of real text is one of any model that is not a mini one.
+    """
+    grid = [config for study in studies.STUDIES.values() for config in study.build(1.0)]
+    for model in runs["model"].unique():
+        if not is_organism(model):
+            grid += studies.real(model, seeds=len(studies.REPORTED))
+    known = {_undigested(config).replace(learning_rate=1.0) for config in grid}
+    found = [
+        _undigested(RunConfig.from_row(row)).replace(learning_rate=1.0) in known
+        for row in runs.to_dict("records")
+    ]
+    return runs[np.array(found, dtype=bool)]
+
+
 def exhibited(runs: pd.DataFrame) -> list[str]:
     """Return the keys of the runs whose gradients the book shows step by step.
 
     These are, of each model's 3-epoch runs on the RTE-like task, with bias correction and without,
-    the lowest-numbered three that failed and three that did not, at each rate.
+    the lowest-numbered three that failed and three without any sign of failure, at each rate.
     """
     recipe = {"task": "mini-rte", "epochs": 3, "warmup": 0.1, **PLAIN}
-    plain = _having(runs[runs["seed"].isin(studies.REPORTED)], recipe)
+    clear = runs[runs["failed"].astype(bool) | ~learned_nothing(runs)]
+    plain = _having(clear[clear["seed"].isin(studies.REPORTED)], recipe)
     cells = ["model", "learning_rate", "bias_correction", "failed"]
     keys: list[str] = plain.sort_values("seed").groupby(cells).head(SHOWN)["key"].tolist()
     return keys

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stabkit import parquet, results
 from stabkit.config import RunConfig
@@ -110,12 +111,16 @@ class Store:
         return results.frame(self._steps("gradients", key))
 
     def compact(
-        self, target: str | Path | None = None, gradients: Collection[str] | None = None
+        self,
+        target: str | Path | None = None,
+        gradients: Collection[str] | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         """Gather the runs into one file of each kind, here or in the folder ``target``.
 
         Here: loose files go once the gathered ones are in place; runs that finish meanwhile stay
-        loose. In ``target``: a copy of all that this store sees, its base included.
+        loose. In ``target``: a copy of all that this store sees, its base included, or of the runs
+        named in ``only``.
         ``gradients`` names the runs whose gradient history is kept whole (default: all); the
         others keep about 40 log-spaced steps and a norm per layer. Raises StoreError rather than
         lose a run.
@@ -125,8 +130,10 @@ class Store:
             loose = list(self._loose_runs())
             compacted = self._compacted("runs", with_base=target is not None)
             runs = results.unique([*loose, *compacted]).sort_by("key")
+            if only is not None:
+                runs = runs.filter(pc.is_in(runs["key"], pa.array([*only], pa.string())))
             keys = runs["key"].to_pylist()
-            if target is not None:
+            if target is not None or only is not None:
                 self._refuse_loss(Store(home), keys)
             thinned = set() if gradients is None else set(keys).difference(gradients)
             parquet.write(home / "gradients.parquet", self._gather("gradients", keys, thinned))
@@ -209,8 +216,9 @@ class Store:
     def _refuse_loss(self, target: Store, keys: list[str]) -> None:
         if lost := target.keys().difference(keys):
             raise StoreError(
-                f"{target.path} holds {len(lost)} runs that {self.path} does not see and that "
-                "would be lost; name another folder, or open the store with that one as its base"
+                f"{target.path} holds {len(lost)} runs that are not among those to gather from "
+                f"{self.path} and that would be lost; name another folder, or open the store with "
+                "that one as its base"
             )
 
     def _remove(self, keys: list[str]) -> None:

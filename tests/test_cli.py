@@ -188,14 +188,17 @@ def test_mini_models_take_the_rate_of_the_pilot(
 def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
     stabkit: Command,
 ) -> None:
-    assert "no runs in runs" in stabkit("publish").err
-    recipe = preset("devlin", learning_rate=2e-4).replace(**fakes.DIGESTS)
+    assert "no runs of a study in runs" in stabkit("publish").err
+    of_no_study = preset("devlin", seed=1, learning_rate=2e-4, **fakes.DIGESTS)
+    Store("runs").put(fakes.judged(of_no_study))
+    recipe = studies.table_1(2e-4)[0].replace(**fakes.DIGESTS)
     for part in (range(3), range(3, 6)):
         for seed in part:
             Store("runs").put(fakes.judged(recipe.replace(seed=seed), failed=seed < 5))
         Shelf("runs").put("layer-swaps", f"{part.stop}", pd.DataFrame({"k": [0]}))
         said = stabkit("publish")
         assert (said.status, said.out) == (0, f"{part.stop} runs, layer-swaps are in results\n")
+        assert said.err == "left out: 1 runs of no study\n"
     assert Shelf("none", base="results").keys("layer-swaps") == {"3", "6"}
     published = Store("results").table()
     assert published.sort_values("seed")["failed"].tolist() == [True] * 5 + [False]

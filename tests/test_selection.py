@@ -85,6 +85,29 @@ def test_specimens_are_of_plain_recipes_and_successful_without_any_sign_of_failu
     assert selection.specimens(flat, each=2)["seed"].tolist() == [3, 4, 1, 2]
 
 
+def test_runs_of_a_study_are_told_from_others_at_any_rate() -> None:
+    mine = [*studies.table_1(3e-4)[:1], *studies.pilot()[:1], *studies.ablation(1e-3)[-1:]]
+    mine += studies.real("some/model", seeds=1)
+    mine += [*studies.figure_5(1e-4, ["mini-roberta"])[:1], *studies.small_data(1e-4, "mini-qnli")]
+    others = [
+        mine[0].replace(seed=2000),
+        mine[0].replace(evals_per_epoch=1),
+        mine[0].replace(model="some/model"),
+        studies.real("mini-bert")[0],
+    ]
+    configs = [config.replace(**fakes.DIGESTS) for config in (*mine, *others)]
+    runs = results.frame(results.concat(fakes.judged(config).row() for config in configs))
+    assert selection.studied(runs)["key"].tolist() == [c.key for c in configs[: len(mine)]]
+
+
+def test_runs_that_fail_by_a_lesser_sign_are_not_exhibited() -> None:
+    configs = [c.replace(**fakes.DIGESTS) for c in studies.table_1(2e-4)[:8]]
+    table = results.frame(results.concat(fakes.judged(config).row() for config in configs))
+    table = table.assign(failed=table["seed"] > 4, flat_loss=table["seed"].isin([0, 2, 7]))
+    shown = table[table["key"].isin(selection.exhibited(table))]
+    assert sorted(shown["seed"]) == [1, 3, 4, 5, 6, 7]
+
+
 def test_seeds_are_a_range_as_in_python() -> None:
     configs = fakes.grid(5)
     assert selection.with_seeds(configs, "1:3") == configs[1:3]

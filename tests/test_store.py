@@ -281,6 +281,18 @@ def test_compaction_refuses_to_lose_the_runs_of_its_target(
     assert len(Store(folder / "results")) == 1
 
 
+def test_only_named_runs_are_gathered_and_none_is_lost(
+    three: tuple[Store, list[str]], folder: Path
+) -> None:
+    store, keys = three
+    store.compact(folder / "results", only=keys[:2])
+    assert Store(folder / "results").keys() == set(keys[:2])
+    for target in (None, folder / "results"):
+        with pytest.raises(StoreError, match=r"holds \d runs that .* would be lost"):
+            store.compact(target, only=keys[2:])
+    assert store.keys() == set(keys)
+
+
 def test_a_run_that_finishes_during_compaction_is_kept(
     three: tuple[Store, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
