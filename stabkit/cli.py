@@ -16,12 +16,13 @@ import typer
 
 from stabkit import __version__, options
 from stabkit.errors import StabkitError
+from stabkit.places import RUNS_FILE, results_folder
 
 if TYPE_CHECKING:
     from stabkit.config import RunConfig
     from stabkit.store import Store
 
-RUNS, RESULTS = Path("runs"), Path("results")
+RUNS = Path("runs")
 
 app = typer.Typer(
     add_completion=False,
@@ -239,7 +240,7 @@ def show(
 @app.command()
 def publish(
     store: options.StoreFolder = RUNS,
-    results: options.ResultsFolder = None,
+    results: options.PublishedFolder = None,
 ) -> None:
     """Gather your analyses and your runs of the studies in the folder of published runs.
 
@@ -251,8 +252,8 @@ def publish(
     from stabkit.shelf import Shelf
     from stabkit.store import Store
 
-    target = results or RESULTS
-    opened = _open(store, target if (target / "runs.parquet").exists() else None)
+    target = results or results_folder()
+    opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
     runs = opened.table()
     chosen = runs[runs["key"].isin({*studied(runs)["key"], *Store(target).keys()})]
     if chosen.empty:
@@ -296,8 +297,8 @@ def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
 def _open(store: Path, results: Path | None) -> Store:
     from stabkit.store import Store
 
-    published = RESULTS if (RESULTS / "runs.parquet").exists() else None
-    return Store(store, base=results or published)
+    found = results_folder()
+    return Store(store, base=results or (found if (found / RUNS_FILE).exists() else None))
 
 
 def _say_where_data_lie(folder: Path | None) -> None:

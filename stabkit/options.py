@@ -134,8 +134,18 @@ ResultsFolder: TypeAlias = Annotated[
     Option(
         "--results",
         envvar="STABKIT_RESULTS",
-        help="Published runs, which are read and never done again.  [default: the folder results, "
-        "where there is one]",
+        help="Published runs, which are read and never done again.  [default: the first folder "
+        "results with runs, here, above or beside the package]",
+        rich_help_panel=PLACES,
+    ),
+]
+PublishedFolder: TypeAlias = Annotated[
+    Path | None,
+    Option(
+        "--results",
+        envvar="STABKIT_RESULTS",
+        help="Where to publish; what is there stays.  [default: the folder that is read by the "
+        "other commands, or else results here]",
         rich_help_panel=PLACES,
     ),
 ]

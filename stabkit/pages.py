@@ -6,11 +6,9 @@ published runs needs no torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from html import escape
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,23 +17,9 @@ from stabkit import report, selection
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.paper import CLAIMS
+from stabkit.places import results_folder
 from stabkit.store import Store
 from stabkit.studies import study
-
-RESULTS = "STABKIT_RESULTS"  # the environment variable that names another folder
-
-
-def results_folder() -> Path:
-    """Return the folder of the published runs; it need not exist.
-
-    It is the one that STABKIT_RESULTS names, else ``results`` beside the package or above the
-    working directory, the first that is there.
-    """
-    if named := os.environ.get(RESULTS):
-        return Path(named)
-    roots = (Path(__file__).parents[1], Path.cwd(), *Path.cwd().parents)
-    folders = [root / "results" for root in roots]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def published() -> Store:

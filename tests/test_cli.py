@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from stabkit import analyses, cli, options, studies, train
+from stabkit import analyses, cli, options, places, studies, train
 from stabkit.config import RunConfig
 from stabkit.presets import preset
 from stabkit.results import RunResult
@@ -48,6 +48,7 @@ def stabkit(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(places, "__file__", str(tmp_path / "site" / "stabkit" / "places.py"))
     for name in PLACES:
         monkeypatch.setenv(name, "to be restored as it was")
         monkeypatch.delenv(name)
@@ -88,6 +89,7 @@ def test_reading_commands_do_not_import_torch(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     for config in fakes.grid(3):
         store.put(fakes.judged(config))
+    store.compact(tmp_path / "results")
     key, damaged = fakes.grid(1)[0].key, tmp_path / "runs" / "runs" / "0123.parquet"
     damaged.write_bytes(b"PAR1")
     program = (

@@ -29,22 +29,6 @@ def all_studies(monkeypatch: pytest.MonkeyPatch, full: Path) -> None:
     monkeypatch.setenv("STABKIT_RESULTS", str(full))
 
 
-def test_the_results_are_found_beside_the_package_or_above(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("STABKIT_RESULTS", raising=False)
-    monkeypatch.setattr(pages, "__file__", str(tmp_path / "site" / "stabkit" / "pages.py"))
-    (tmp_path / "project" / "book").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "project" / "book")
-    assert pages.results_folder() == tmp_path / "site" / "results"
-    (tmp_path / "project" / "results").mkdir()
-    assert pages.results_folder() == tmp_path / "project" / "results"
-    (tmp_path / "site" / "results").mkdir(parents=True)
-    assert pages.results_folder() == tmp_path / "site" / "results"
-    monkeypatch.setenv("STABKIT_RESULTS", "elsewhere")
-    assert pages.results_folder() == Path("elsewhere")
-
-
 @pytest.mark.usefixtures("none")
 def test_nothing_published_is_no_error() -> None:
     assert pages.rate() is None
