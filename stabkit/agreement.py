@@ -11,17 +11,18 @@ independent, though cells share their seeds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stabkit.effects import fisher, mean_difference, rank_correlation, rate_difference
 from stabkit.errors import StabkitError
+from stabkit.findings import Count, Finding
 from stabkit.paper import ALPHA
 from stabkit.presets import FAMILIES, family
-from stabkit.stats import RESAMPLES, Estimate, Floats, bootstrap, fisher, rank_correlation, wilson
+from stabkit.stats import bootstrap, wilson
 from stabkit.studies import REPORTED
 from stabkit.tables import SIGNS, finite_scores, learned_nothing, only, require
 
@@ -35,55 +36,7 @@ TRENDS = {
     "learning_rate": ("failure rate rises with the learning rate", 1),
     "bias_correction": ("failure rate lower with correction", -1),
 }
-UNKNOWN = Estimate(np.nan, np.nan, np.nan)
-VERDICTS = {True: "holds", False: "does not hold", None: "not judged yet"}
 COLUMNS = ("exhibit", "criterion", "verdict", "number (95 % interval)", "n", "because")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One criterion of an exhibit: does it hold (None: not judged yet), by which number, and why.
-
-    ``number`` is a share or a difference of shares, shown in % or points, or has no unit; ``runs``
-    is how many it comes from.
-    """
-
-    exhibit: str
-    criterion: str
-    runs: int
-    reason: str
-    holds: bool | None = None
-    number: Estimate = UNKNOWN
-    unit: Literal["%", "points", ""] = "points"
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in words: holds, does not hold, not judged yet."""
-        return VERDICTS[self.holds]
-
-    def shown(self) -> str:
-        """Return the number with interval and unit; nothing where there is none."""
-        value, low, high = self.number
-        if np.isnan(value):
-            return ""
-        if self.unit:
-            return f"{self.number.percent()} {self.unit}"
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-class Count(NamedTuple):
-    """Runs that fail, of how many."""
-
-    failures: int
-    runs: int
-
-    @property
-    def share(self) -> float:
-        """The failure rate."""
-        return self.failures / self.runs
-
-    def __str__(self) -> str:
-        return f"{self.failures} of {self.runs}"
 
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -133,7 +86,7 @@ def _corrected(model: str, runs: pd.DataFrame) -> Finding:
     told = "; ".join(f"{rate:g}: {off} without, {on} with" for rate, (off, on) in pairs.items())
     failing = [(off, on) for off, on in pairs.values() if off.failures + on.failures]
     holds = all(on.share < off.share for off, on in failing)
-    return Finding(*head, len(runs), told, holds, _difference(*_arms(runs)))
+    return Finding(*head, len(runs), told, holds, rate_difference(*_arms(runs)))
 
 
 def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
@@ -143,7 +96,7 @@ def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
     absent = ", ".join(name for name in FAMILIES if name not in ready)
     if reason := f"runs missing of {absent}" if absent else _harmless(every):
         return Finding(*head, len(every), reason)
-    gaps = {name: _difference(*_arms(runs[name])) for name in FAMILIES}
+    gaps = {name: rate_difference(*_arms(runs[name])) for name in FAMILIES}
     told = "; ".join(f"{name}: {gap.percent()}" for name, gap in gaps.items())
     least = gaps.pop("roberta")
     holds = all(least.value < gap.value for gap in gaps.values())
@@ -169,7 +122,7 @@ def warmup(table: pd.DataFrame) -> Finding:
     )
     least = all(both.share <= cell.share for cell in (*without, *warm))
     holds = least and both.share < neither.share and p < ALPHA
-    return Finding(*head, len(table), told, holds, _difference(neither, both))
+    return Finding(*head, len(table), told, holds, rate_difference(neither, both))
 
 
 def shallow(table: pd.DataFrame, control: str = "mini-bert-shallow") -> Finding:
@@ -183,7 +136,7 @@ def shallow(table: pd.DataFrame, control: str = "mini-bert-shallow") -> Finding:
     only(deep, "model")
     less, more = _count(small), _count(deep)
     told = f"shallow: {less}; deep: {more}"
-    return Finding(*head, len(table), told, less.share < more.share, _difference(less, more))
+    return Finding(*head, len(table), told, less.share < more.share, rate_difference(less, more))
 
 
 def figure_9(table: pd.DataFrame) -> list[Finding]:
@@ -203,7 +156,7 @@ def _trend(table: pd.DataFrame, factor: str) -> Finding:
     told = "; ".join(f"{name}: {count}" for name, count in zip(names, counts, strict=True))
     steps = [sign * (after.share - before.share) for before, after in pairwise(counts)]
     holds = min(steps) >= 0 < sum(steps)
-    change = _difference(counts[-1], counts[0])
+    change = rate_difference(counts[-1], counts[0])
     return Finding("Fig. 9", criterion, len(table), told, holds, change)
 
 
@@ -259,25 +212,9 @@ def figure_8b(table: pd.DataFrame, rng: np.random.Generator) -> list[Finding]:
     if not following.size:
         return [whole, Finding(*lasting, lowest.size, "fewer than 2 runs learn")]
     told = f"{100 * lowest.mean():.1f} % against {100 * following.mean():.1f} %"
-    change = _mean_difference(lowest, following, rng)
+    change = mean_difference(lowest, following, rng)
     size = lowest.size + following.size
     return [whole, Finding(*lasting, size, told, change.high >= 0, change)]
-
-
-def _difference(one: Count, other: Count) -> Estimate:
-    """Failure rate of ``one`` minus that of ``other``, with Newcombe's interval (1998)."""
-    a, b = wilson(*one), wilson(*other)
-    value = a.value - b.value
-    low = value - np.hypot(a.value - a.low, b.high - b.value)
-    high = value + np.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(value, float(low), float(high))
-
-
-def _mean_difference(one: Floats, other: Floats, rng: np.random.Generator) -> Estimate:
-    """Mean of ``one`` minus mean of ``other``, with the percentile interval over their runs."""
-    means = [rng.choice(runs, size=(RESAMPLES, runs.size)).mean(axis=1) for runs in (one, other)]
-    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
-    return Estimate(float(one.mean() - other.mean()), float(low), float(high))
 
 
 def _count(runs: pd.DataFrame) -> Count:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stabkit import __version__, options
+from stabkit import __version__, options, reading
 from stabkit.errors import StabkitError
-from stabkit.places import RUNS_FILE, results_folder
+from stabkit.options import RUNS
+from stabkit.reading import open_store
 
 if TYPE_CHECKING:
     from stabkit.config import RunConfig
     from stabkit.store import Store
-
-RUNS = Path("runs")
 
 app = typer.Typer(
     add_completion=False,
@@ -107,7 +106,7 @@ def run(
     fields |= dict(map(options.setting, settings or []))
     from stabkit import presets, report, train
 
-    runs = _open(store, results)
+    runs = open_store(store, results)
     config = train.pin(presets.preset(preset, **fields))
     if "learning_rate" not in fields and presets.is_organism(model):
         from stabkit.selection import reference_rate
@@ -142,7 +141,7 @@ def study(
     _say_where_data_lie(data_dir)
     from stabkit import report, selection
 
-    runs = _open(store, results)
+    runs = open_store(store, results)
     grid = selection.study_grid(name, runs, learning_rate)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
@@ -173,7 +172,7 @@ def analyse(
     Example: **stabkit analyse layer-swap**
     """
     _say_where_data_lie(data_dir)
-    opened = _open(store, results)
+    opened = open_store(store, results)
     runs = opened.table(model=model, task=task)
     if runs.empty:
         raise StabkitError(
@@ -186,100 +185,8 @@ def analyse(
     print(f"kept in {store}")
 
 
-@app.command()
-def table(
-    study: options.MaybeStudy = None,
-    each: options.Each = False,
-    best: options.Best = False,
-    learning_rate: options.Rate = None,
-    store: options.StoreFolder = RUNS,
-    results: options.ResultsFolder = None,
-) -> None:
-    """Show how many of the stored runs failed, and how far their scores spread.
-
-    Examples:
-
-    - **stabkit table**: a line for each group of runs that differ by their seed only
-
-    - **stabkit table table1-rte --best**
-    """
-    from stabkit import report, selection
-
-    opened = _open(store, results)
-    runs = opened.table()
-    if study is not None:
-        runs = selection.matching(runs, selection.study_grid(study, opened, learning_rate))
-    if runs.empty:
-        raise StabkitError(
-            f"no runs{f' of {study}' if study else ''} in {store}; stabkit run and stabkit study "
-            "make some, and --store and --results name other folders"
-        )
-    score = "score_best" if best else "score_last"
-    print(report.listing(runs, score) if each else report.summary(runs, score))
-
-
-@app.command()
-def show(
-    key: options.Key,
-    store: options.StoreFolder = RUNS,
-    results: options.ResultsFolder = None,
-) -> None:
-    """Show all that is known of one run; **stabkit table --runs** lists the keys."""
-    from stabkit import report
-
-    runs = _open(store, results).table()
-    found = runs[runs["key"].str.startswith(key)]
-    if len(found) != 1:
-        raise StabkitError(
-            f"{len(found)} of the {len(runs)} runs in {store} have a key that begins with {key!r}; "
-            "expected one (stabkit table --runs lists them)"
-        )
-    print(report.details(found.iloc[0]))
-
-
-@app.command()
-def publish(
-    store: options.StoreFolder = RUNS,
-    results: options.PublishedFolder = None,
-) -> None:
-    """Gather your analyses and your runs of the studies in the folder of published runs.
-
-    What is published already stays. Runs of no study, such as those of stabkit run, are left out.
-    Gradients are kept step by step for the runs that the book shows, for the others at some 40
-    steps and by layer.
-    """
-    from stabkit.selection import exhibited, studied
-    from stabkit.shelf import Shelf
-    from stabkit.store import Store
-
-    target = results or results_folder()
-    opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
-    runs = opened.table()
-    chosen = runs[runs["key"].isin({*studied(runs)["key"], *Store(target).keys()})]
-    if chosen.empty:
-        raise StabkitError(f"no runs of a study in {store}; stabkit study makes some")
-    opened.compact(target, gradients=exhibited(chosen), only=chosen["key"])
-    analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target))
-    print(f"{len(chosen)} runs{analyses} are in {target}")
-    if left := len(runs) - len(chosen):
-        print(f"left out: {left} runs of no study", file=sys.stderr)
-
-
-@app.command()
-def presets() -> None:
-    """Show what the recipes devlin, lee and ours set."""
-    from stabkit import report
-
-    print(report.recipes())
-
-
-@app.command()
-def studies() -> None:
-    """List the studies of the book."""
-    from stabkit.studies import STUDIES
-
-    for study in STUDIES.values():
-        print(f"{study.name:<13} {len(study.build(1.0)):>4} runs  {study.purpose}")
+for _command in (reading.table, reading.show, reading.publish, reading.presets, reading.studies):
+    app.command()(_command)
 
 
 def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
@@ -292,13 +199,6 @@ def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
         left = ", ".join(sorted(absent))
         print(f"left out, since their weights are not shipped: {left}", file=sys.stderr)
     return [config for config in grid if config.model not in absent]
-
-
-def _open(store: Path, results: Path | None) -> Store:
-    from stabkit.store import Store
-
-    found = results_folder()
-    return Store(store, base=results or (found if (found / RUNS_FILE).exists() else None))
 
 
 def _say_where_data_lie(folder: Path | None) -> None:

@@ -12,6 +12,7 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 
 FIELDS = {field.name: str(field.type) for field in fields(RunConfig)}
+RUNS = Path("runs")  # one's own
 RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
 
 Preset: TypeAlias = Annotated[

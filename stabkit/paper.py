@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
-from stabkit.stats import Floats, VarianceTest, holm, variance_tests
+from stabkit.stats import Floats
 from stabkit.tables import describe_groups, only, require
 
 METHODS = ("Devlin", "Lee", "Ours")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import product
 
 import numpy as np
@@ -16,7 +15,7 @@ from stabkit.agreement import SETTINGS
 from stabkit.errors import StabkitError
 from stabkit.figures.generalisation import BINS, _spline
 from stabkit.schedule import hidden_multiplier, linear_schedule
-from stabkit.stats import _spearman, point_stability, rank_correlation, wilson
+from stabkit.stats import point_stability, wilson
 
 RATES = (1e-4, 2e-4, 3e-4)
 
@@ -245,33 +244,3 @@ def test_point_stability_needs_runs_by_points() -> None:
     for wrong in ([True, False], [[0.5, 1.0]], np.empty((3, 0))):
         with pytest.raises(StabkitError, match=r"expected \(runs, points\)"):
             point_stability(wrong, rng())
-
-
-def test_rank_correlation_is_spearmans_with_an_interval() -> None:
-    draws = rng()
-    x = draws.normal(size=60).round(1)  # with ties
-    y = -x + draws.normal(size=60)
-    found = rank_correlation(x, y, rng())
-    assert found.value == pytest.approx(spearmanr(x, y).statistic)
-    assert -1 <= found.low < found.value < found.high < 0
-    assert found == rank_correlation(x, y, rng())
-    assert rank_correlation(np.exp(x), y, rng()) == found
-
-
-def test_rank_correlation_of_equal_numbers_is_unknown() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3], rng())).all()
-        assert np.isnan(rank_correlation([1, 2, 2], [1, 2, 3], rng()).low)
-    with pytest.raises(StabkitError, match="two per run"):
-        rank_correlation([1, 2], [1, 2, 3], rng())
-    with pytest.raises(StabkitError, match="positions 1"):
-        rank_correlation([1, np.nan], [1, 2], rng())
-
-
-def test_a_run_counted_twice_ranks_as_two_runs() -> None:
-    draws = rng()
-    x, y = draws.integers(0, 6, 20).astype(float), draws.normal(size=20).round(1)
-    counts = draws.multinomial(20, np.full(20, 1 / 20), size=3)
-    expected = [spearmanr(np.repeat(x, of), np.repeat(y, of)).statistic for of in counts]
-    assert _spearman(x, y, counts) == pytest.approx(expected)

@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import levene, norm
+from scipy.stats import norm
 
 from stabkit.errors import StabkitError
 from stabkit.paper import METHODS, TABLE_1, reported, table_1_verdict
-from stabkit.stats import bootstrap, describe, fisher, holm, sample_std, variance_tests, wilson
+from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import describe_groups, failure_curve, learning_rate_rule, only, require
 
-p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 scores = st.lists(st.floats(-1, 1), min_size=3, max_size=30)
 
 
@@ -43,30 +42,6 @@ def test_wilson_closed_form() -> None:
 def test_impossible_counts_are_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(StabkitError, match="failures of"):
         wilson(*counts)
-    with pytest.raises(StabkitError, match="failures of"):
-        fisher(0, 5, *counts)
-
-
-def test_fisher_closed_form_and_symmetry() -> None:
-    # All of one group and none of the other: 2 of the C(10, 5) equally likely tables.
-    assert fisher(5, 5, 0, 5) == pytest.approx(2 / 252)
-    assert fisher(3, 25, 14, 25) == pytest.approx(fisher(14, 25, 3, 25))
-    assert fisher(4, 20, 5, 25) == pytest.approx(1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(p_values)
-def test_holm_is_monotone_between_raw_and_bonferroni(p: list[float]) -> None:
-    raw, adjusted = np.array(p), holm(p)
-    assert np.all(adjusted >= raw)
-    assert np.all(adjusted <= np.minimum(1, raw * len(p)) + 1e-15)
-    assert np.all(np.diff(adjusted[np.argsort(raw, kind="stable")]) >= 0)
-
-
-def test_holm_worked_example() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    with pytest.raises(StabkitError, match="0 to 1"):
-        holm([0.1, np.nan])
 
 
 @settings(max_examples=15, deadline=None)
@@ -122,31 +97,6 @@ def test_all_failed_has_no_std_of_successful_runs() -> None:
     found = describe([0.4, 0.5, 0.5], [True] * 3, rng())
     assert np.isnan(found.std_successful.value)
     assert found.std_successful.percent() == "none"
-
-
-def test_variance_tests_are_scipys() -> None:
-    draws = rng()
-    groups = {
-        name: draws.normal(0, spread, 25) for name, spread in zip("abc", (1, 2, 8), strict=True)
-    }
-    tests = variance_tests(groups, "a")
-    assert [test.group for test in tests] == ["b", "c"]
-    for test in tests:
-        pair = groups["a"], groups[test.group]
-        assert test.levene == pytest.approx(levene(*pair, center="mean").pvalue)
-        assert test.brown_forsythe == pytest.approx(levene(*pair, center="median").pvalue)
-    assert [test.levene_holm for test in tests] == pytest.approx(holm([t.levene for t in tests]))
-
-
-def test_variance_tests_of_constant_groups() -> None:
-    constant, varied = np.full(5, 0.3), np.linspace(0, 1, 5)
-    tests = variance_tests({"a": constant, "b": constant + 0.1, "c": varied}, "a")
-    assert tests[0].levene == tests[0].brown_forsythe == 1
-    assert tests[1].levene < 0.05
-    with pytest.raises(StabkitError, match="fewer than two"):
-        variance_tests({"a": varied, "b": [1.0]}, "a")
-    with pytest.raises(StabkitError, match="expected"):
-        variance_tests({"a": varied}, "a")
 
 
 def pilot(failures: dict[tuple[float, bool], int], runs: int = 10) -> pd.DataFrame:

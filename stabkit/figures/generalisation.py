@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from scipy.interpolate import make_smoothing_spline
 
+from stabkit.effects import rank_correlation
 from stabkit.errors import StabkitError
 from stabkit.figures.ablation import NEEDED
 from stabkit.figures.scores import (
@@ -18,7 +19,7 @@ from stabkit.figures.scores import (
     verdicts,
 )
 from stabkit.figures.style import OTHERS, PALETTE, reference, translucent
-from stabkit.stats import Floats, rank_correlation
+from stabkit.stats import Floats
 from stabkit.tables import SIGNS, finite_scores, learned_nothing, only, require
 
 FEW = 10  # runs of Fig. 8a

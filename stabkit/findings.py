@@ -1,0 +1,59 @@
+"""Findings: what came of a criterion that was fixed before the runs (``stabkit.agreement``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from stabkit.stats import Estimate
+
+UNKNOWN = Estimate(np.nan, np.nan, np.nan)
+VERDICTS = {True: "holds", False: "does not hold", None: "not judged yet"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One criterion of an exhibit: does it hold (None: not judged yet), by which number, and why.
+
+    ``number`` is a share or a difference of shares, shown in % or points, or has no unit; ``runs``
+    is how many it comes from.
+    """
+
+    exhibit: str
+    criterion: str
+    runs: int
+    reason: str
+    holds: bool | None = None
+    number: Estimate = UNKNOWN
+    unit: Literal["%", "points", ""] = "points"
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words: holds, does not hold, not judged yet."""
+        return VERDICTS[self.holds]
+
+    def shown(self) -> str:
+        """Return the number with interval and unit; nothing where there is none."""
+        value, low, high = self.number
+        if np.isnan(value):
+            return ""
+        if self.unit:
+            return f"{self.number.percent()} {self.unit}"
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+class Count(NamedTuple):
+    """Runs that fail, of how many."""
+
+    failures: int
+    runs: int
+
+    @property
+    def share(self) -> float:
+        """The failure rate."""
+        return self.failures / self.runs
+
+    def __str__(self) -> str:
+        return f"{self.failures} of {self.runs}"

@@ -1,0 +1,117 @@
+"""The commands that read what is stored, and that which publishes it; none of them trains.
+
+``stabkit.cli`` makes them commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stabkit import options
+from stabkit.errors import StabkitError
+from stabkit.options import RUNS
+from stabkit.places import RUNS_FILE, results_folder
+
+if TYPE_CHECKING:
+    from stabkit.store import Store
+
+
+def table(
+    study: options.MaybeStudy = None,
+    each: options.Each = False,
+    best: options.Best = False,
+    learning_rate: options.Rate = None,
+    store: options.StoreFolder = RUNS,
+    results: options.ResultsFolder = None,
+) -> None:
+    """Show how many of the stored runs failed, and how far their scores spread.
+
+    Examples:
+
+    - **stabkit table**: a line for each group of runs that differ by their seed only
+
+    - **stabkit table table1-rte --best**
+    """
+    from stabkit import report, selection
+
+    opened = open_store(store, results)
+    runs = opened.table()
+    if study is not None:
+        runs = selection.matching(runs, selection.study_grid(study, opened, learning_rate))
+    if runs.empty:
+        raise StabkitError(
+            f"no runs{f' of {study}' if study else ''} in {store}; stabkit run and stabkit study "
+            "make some, and --store and --results name other folders"
+        )
+    score = "score_best" if best else "score_last"
+    print(report.listing(runs, score) if each else report.summary(runs, score))
+
+
+def show(
+    key: options.Key,
+    store: options.StoreFolder = RUNS,
+    results: options.ResultsFolder = None,
+) -> None:
+    """Show all that is known of one run; **stabkit table --runs** lists the keys."""
+    from stabkit import report
+
+    runs = open_store(store, results).table()
+    found = runs[runs["key"].str.startswith(key)]
+    if len(found) != 1:
+        raise StabkitError(
+            f"{len(found)} of the {len(runs)} runs in {store} have a key that begins with {key!r}; "
+            "expected one (stabkit table --runs lists them)"
+        )
+    print(report.details(found.iloc[0]))
+
+
+def publish(
+    store: options.StoreFolder = RUNS,
+    results: options.PublishedFolder = None,
+) -> None:
+    """Gather your analyses and your runs of the studies in the folder of published runs.
+
+    What is published already stays. Runs of no study, such as those of stabkit run, are left out.
+    Gradients are kept step by step for the runs that the book shows, for the others at some 40
+    steps and by layer.
+    """
+    from stabkit.selection import exhibited, studied
+    from stabkit.shelf import Shelf
+    from stabkit.store import Store
+
+    target = results or results_folder()
+    opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
+    runs = opened.table()
+    chosen = runs[runs["key"].isin({*studied(runs)["key"], *Store(target).keys()})]
+    if chosen.empty:
+        raise StabkitError(f"no runs of a study in {store}; stabkit study makes some")
+    opened.compact(target, gradients=exhibited(chosen), only=chosen["key"])
+    analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target))
+    print(f"{len(chosen)} runs{analyses} are in {target}")
+    if left := len(runs) - len(chosen):
+        print(f"left out: {left} runs of no study", file=sys.stderr)
+
+
+def presets() -> None:
+    """Show what the recipes devlin, lee and ours set."""
+    from stabkit import report
+
+    print(report.recipes())
+
+
+def studies() -> None:
+    """List the studies of the book."""
+    from stabkit.studies import STUDIES
+
+    for study in STUDIES.values():
+        print(f"{study.name:<13} {len(study.build(1.0)):>4} runs  {study.purpose}")
+
+
+def open_store(store: Path, results: Path | None) -> Store:
+    """Return one's own runs in front of the published ones."""
+    from stabkit.store import Store
+
+    found = results_folder()
+    return Store(store, base=results or (found if (found / RUNS_FILE).exists() else None))

@@ -1,0 +1,118 @@
+"""Comparisons against scipy, closed forms and worked examples."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import levene, spearmanr
+
+from stabkit.effects import (
+    _spearman,
+    fisher,
+    holm,
+    rank_correlation,
+    rate_difference,
+    variance_tests,
+)
+from stabkit.errors import StabkitError
+
+p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("counts", [(1, 0), (3, 2), (-1, 5)])
+def test_impossible_counts_are_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(StabkitError, match="failures of"):
+        fisher(0, 5, *counts)
+
+
+def test_fisher_closed_form_and_symmetry() -> None:
+    # All of one group and none of the other: 2 of the C(10, 5) equally likely tables.
+    assert fisher(5, 5, 0, 5) == pytest.approx(2 / 252)
+    assert fisher(3, 25, 14, 25) == pytest.approx(fisher(14, 25, 3, 25))
+    assert fisher(4, 20, 5, 25) == pytest.approx(1)
+
+
+def test_newcombe_s_interval_of_a_worked_example() -> None:
+    # Newcombe (1998), table II, column 10: 56 of 70 against 48 of 80.
+    found = rate_difference((56, 70), (48, 80))
+    assert found == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    reverse = rate_difference((48, 80), (56, 70))
+    assert reverse == pytest.approx((-0.2, -0.3339, -0.0524), abs=5e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(p_values)
+def test_holm_is_monotone_between_raw_and_bonferroni(p: list[float]) -> None:
+    raw, adjusted = np.array(p), holm(p)
+    assert np.all(adjusted >= raw)
+    assert np.all(adjusted <= np.minimum(1, raw * len(p)) + 1e-15)
+    assert np.all(np.diff(adjusted[np.argsort(raw, kind="stable")]) >= 0)
+
+
+def test_holm_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    with pytest.raises(StabkitError, match="0 to 1"):
+        holm([0.1, np.nan])
+
+
+def test_variance_tests_are_scipys() -> None:
+    draws = rng()
+    groups = {
+        name: draws.normal(0, spread, 25) for name, spread in zip("abc", (1, 2, 8), strict=True)
+    }
+    tests = variance_tests(groups, "a")
+    assert [test.group for test in tests] == ["b", "c"]
+    for test in tests:
+        pair = groups["a"], groups[test.group]
+        assert test.levene == pytest.approx(levene(*pair, center="mean").pvalue)
+        assert test.brown_forsythe == pytest.approx(levene(*pair, center="median").pvalue)
+    assert [test.levene_holm for test in tests] == pytest.approx(holm([t.levene for t in tests]))
+
+
+def test_variance_tests_of_constant_groups() -> None:
+    constant, varied = np.full(5, 0.3), np.linspace(0, 1, 5)
+    tests = variance_tests({"a": constant, "b": constant + 0.1, "c": varied}, "a")
+    assert tests[0].levene == tests[0].brown_forsythe == 1
+    assert tests[1].levene < 0.05
+    with pytest.raises(StabkitError, match="fewer than two"):
+        variance_tests({"a": varied, "b": [1.0]}, "a")
+    with pytest.raises(StabkitError, match="expected"):
+        variance_tests({"a": varied}, "a")
+
+
+def test_rank_correlation_is_spearmans_with_an_interval() -> None:
+    draws = rng()
+    x = draws.normal(size=60).round(1)  # with ties
+    y = -x + draws.normal(size=60)
+    found = rank_correlation(x, y, rng())
+    assert found.value == pytest.approx(spearmanr(x, y).statistic)
+    assert -1 <= found.low < found.value < found.high < 0
+    assert found == rank_correlation(x, y, rng())
+    assert rank_correlation(np.exp(x), y, rng()) == found
+
+
+def test_rank_correlation_of_equal_numbers_is_unknown() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3], rng())).all()
+        assert np.isnan(rank_correlation([1, 2, 2], [1, 2, 3], rng()).low)
+    with pytest.raises(StabkitError, match="two per run"):
+        rank_correlation([1, 2], [1, 2, 3], rng())
+    with pytest.raises(StabkitError, match="positions 1"):
+        rank_correlation([1, np.nan], [1, 2], rng())
+
+
+def test_a_run_counted_twice_ranks_as_two_runs() -> None:
+    draws = rng()
+    x, y = draws.integers(0, 6, 20).astype(float), draws.normal(size=20).round(1)
+    counts = draws.multinomial(20, np.full(20, 1 / 20), size=3)
+    expected = [spearmanr(np.repeat(x, of), np.repeat(y, of)).statistic for of in counts]
+    assert _spearman(x, y, counts) == pytest.approx(expected)
