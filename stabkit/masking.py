@@ -92,6 +92,12 @@ def prepare(
     Raises DataError where there is nothing to hide, ConfigError for a rate or length that cannot
     be, ModelError for a tokenizer without a mask.
     """
+    ids, attention = (part[:limit] for part in _windows(texts, tokenizer, max_length))
+    return hide(Rows(ids, attention, None), tokenizer, rate, seed)
+
+
+def _windows(texts: Iterable[str], tokenizer: Any, max_length: int) -> tuple[Tensor, Tensor]:
+    """Return the token ids and the attention mask of all windows."""
     fixed = tokenizer.num_special_tokens_to_add()
     if not fixed < max_length <= tokenizer.model_max_length:
         raise ConfigError(
@@ -110,8 +116,7 @@ def prepare(
         padding_side="right",
         return_tensors="pt",
     )
-    ids, attention = (windows[name][:limit] for name in ("input_ids", "attention_mask"))
-    return hide(Rows(ids, attention, None), tokenizer, rate, seed)
+    return windows["input_ids"], windows["attention_mask"]
 
 
 def hide(

@@ -3,6 +3,11 @@
 How far has fine-tuning damaged what an encoder knew, and in which layers? Its top k layers are
 replaced by the pre-trained ones, k = 0 to L, and each of the L + 1 encoders is scored under the
 pre-trained masked-LM head. ``stabkit.masking`` has the texts.
+
+The head is always the pre-trained one, and so is its decoder, although tied to the embeddings.
+What enters the layers is a choice: with the fine-tuned embeddings at every k, k = 0 is the whole
+fine-tuned encoder; with the pre-trained ones, k = L is the pre-trained model. What else an encoder
+has outside of its layers goes with the embeddings.
 """
 
 from __future__ import annotations
@@ -71,11 +76,7 @@ def layer_swap(
     it and stays untouched: the swap is made on copies. ``pretrained`` is the name or folder of the
     model that it started from.
 
-    The head is always the pre-trained one, and so is its decoder, although tied to the embeddings.
-    What enters the layers is the choice of ``embeddings``: False keeps the fine-tuned embeddings at
-    every k, so that k = 0 is the whole fine-tuned encoder; True takes the pre-trained ones at every
-    k, so that k = L is the pre-trained model. What else an encoder has outside of its layers goes
-    with the embeddings.
+    With ``embeddings`` the pre-trained ones enter the layers at every k, else the fine-tuned ones.
 
     Raises ModelError where a swap has no meaning: an encoder whose layers share weights (ALBERT)
     or that has no list of layers, another architecture or depth, no masked-LM head.

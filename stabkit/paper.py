@@ -6,7 +6,7 @@ arXiv:2006.04884. Numbers are the authors', in percent; the criteria were fixed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -160,6 +160,18 @@ def table_1_verdict(
         if absent := [method for method in METHODS if (task, method) not in described.index]:
             raise StabkitError(f"no runs of {', '.join(absent)} on {task}; run them first")
     tests = [(task, test) for task in tasks for test in _levene_ours(runs, task, score)]
+    checks = _checks(described, tasks, tests)
+    done = {paper_task(task) for task in tasks}
+    missing = tuple(task for task in dict.fromkeys(t for t, _ in TABLE_1) if task not in done)
+    return Verdict("Fig. 1 and Table 1", bool(checks["holds"].all()), checks, missing)
+
+
+Check = tuple[str, bool, str]
+Tests = Sequence[tuple[str, VarianceTest]]  # each with its task
+
+
+def _checks(described: pd.DataFrame, tasks: Iterable[str], tests: Tests) -> pd.DataFrame:
+    """Return the columns task, check, holds, numbers."""
     adjusted = holm([test.levene for _, test in tests])
     rows = [
         {"task": task, "check": check, "holds": holds, "numbers": numbers}
@@ -170,13 +182,7 @@ def table_1_verdict(
             _order_check(described.loc[task], task),
         )
     ]
-    checks = pd.DataFrame(rows)
-    done = {paper_task(task) for task in tasks}
-    missing = tuple(task for task in dict.fromkeys(t for t, _ in TABLE_1) if task not in done)
-    return Verdict("Fig. 1 and Table 1", bool(checks["holds"].all()), checks, missing)
-
-
-Check = tuple[str, bool, str]
+    return pd.DataFrame(rows)
 
 
 def _in_table_1(task: str) -> bool:
@@ -199,9 +205,7 @@ def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
     yield "no method fails less often than Ours", least, _beside(rates)
 
 
-def _levene_checks(
-    task: str, tests: Sequence[tuple[str, VarianceTest]], adjusted: Floats
-) -> Iterator[Check]:
+def _levene_checks(task: str, tests: Tests, adjusted: Floats) -> Iterator[Check]:
     for (tested, test), p in zip(tests, adjusted, strict=True):
         if tested != task:
             continue

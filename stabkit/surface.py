@@ -100,10 +100,11 @@ class _Scratch:
             self.fast = getattr(self.model, "fast", None) or FastExecutor(self.model, seed=0)
 
     @torch.no_grad()
-    def move(self, corners: Sequence[Weights], at: Point) -> None:
+    def move(self, corners: Sequence[Weights], at: Point) -> _Scratch:
         for name in corners[0]:
             target = self.weights[name]
             _place(target, [weights[name].to(target) for weights in corners], at)
+        return self
 
     def measure(self) -> Value:
         """Loss, as ``records.train_summary`` has it, and gradient norm of the copy as it is."""
@@ -161,8 +162,7 @@ def _measured(
         for start in range(0, len(missing), SAVE_EVERY):
             try:
                 for at in missing[start : start + SAVE_EVERY]:
-                    scratch.move(corners, at)
-                    found[at] = scratch.measure()
+                    found[at] = scratch.move(corners, at).measure()
             finally:  # also what was measured before an error or the user's interrupt
                 if store is not None:
                     known = results.steps(_frame(found, found, columns))

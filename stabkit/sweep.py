@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -83,16 +83,20 @@ def sweep(
             {},
         ) from None
     except KeyboardInterrupt:
-        kept = len(grid) - len(store.pending(grid.values()))
-        print(
-            f"stopped: {kept} of {len(grid)} runs are in {store.path}; "
-            "start the same again to go on from there",
-            file=sys.stderr,
-        )
+        _tell_what_is_kept(grid, store)
         raise
     if problems:
         raise _error(problems, len(grid))
     return store.table(grid.values())
+
+
+def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
+    kept = len(grid) - len(store.pending(grid.values()))
+    print(
+        f"stopped: {kept} of {len(grid)} runs are in {store.path}; "
+        "start the same again to go on from there",
+        file=sys.stderr,
+    )
 
 
 def _work_through(

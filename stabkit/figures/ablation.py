@@ -103,14 +103,18 @@ def _panels(table: pd.DataFrame, panel: str, group: str, colours: Mapping[str, s
         ends = (-0.5, len(colours) - 0.5)
         line = reference(ends, (level, level), "majority class", first=row == 1)
         figure.add_trace(line, row=row + 1, col=1)
-        figure.update_yaxes(title_text="learn<br>nothing (%)", range=[-8, 108], row=row)
-        figure.update_yaxes(title_text=f"{name}<br>{METRICS.get(metric, metric)}", row=row + 1)
-        figure.update_xaxes(ticktext=[""] * len(colours), row=row)
-        figure.update_xaxes(ticktext=list(colours), row=row + 1)
+        _label(figure, row, f"{name}<br>{METRICS.get(metric, metric)}", list(colours))
     figure.add_traces(symbol_key())
     places = list(range(len(colours)))
     figure.update_xaxes(tickvals=places, range=[-0.5, len(colours) - 0.5], showgrid=False)
     return figure.update_layout(template="stabkit", height=130 + 380 * len(names))
+
+
+def _label(figure: go.Figure, row: int, title: str, groups: Sequence[str]) -> None:
+    figure.update_yaxes(title_text="learn<br>nothing (%)", range=[-8, 108], row=row)
+    figure.update_yaxes(title_text=title, row=row + 1)
+    figure.update_xaxes(ticktext=[""] * len(groups), row=row)
+    figure.update_xaxes(ticktext=groups, row=row + 1)
 
 
 def _share(runs: pd.DataFrame, position: int, tint: str) -> go.Scatter:

@@ -214,7 +214,16 @@ def barrier_line(
         raise StabkitError("the line lacks an end; expected the points a = 0 and a = 1 in it")
     ends = [values[a == end][0] for end in (0, 1)]
     figure = go.Figure(reference((a[0], a[-1]), [max(ends)] * 2, "higher end"))
-    figure.add_scatter(
+    figure.add_trace(_profile(a, values, value))
+    for place, (name, height) in enumerate(zip(names, ends, strict=True)):
+        figure.add_scatter(x=[place], y=[height], **_mark(name, place + 1))
+    figure.update_xaxes(title_text=f"a: {names[0]} (0) to {names[1]} (1)")
+    figure.update_yaxes(title_text=TITLES[value], type="log" if log else "linear")
+    return figure.update_layout(template="stabkit", height=400)
+
+
+def _profile(a: Floats, values: Floats, value: str) -> go.Scatter:
+    return go.Scatter(
         x=a,
         y=values,
         mode="lines+markers",
@@ -223,8 +232,3 @@ def barrier_line(
         marker={"size": 4},
         hovertemplate="a %{x:.2f}: %{y:.3g}<extra></extra>",
     )
-    for place, (name, height) in enumerate(zip(names, ends, strict=True)):
-        figure.add_scatter(x=[place], y=[height], **_mark(name, place + 1))
-    figure.update_xaxes(title_text=f"a: {names[0]} (0) to {names[1]} (1)")
-    figure.update_yaxes(title_text=TITLES[value], type="log" if log else "linear")
-    return figure.update_layout(template="stabkit", height=400)

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from stabkit.figures.style import PALETTE, colour, reference, translucent
 from stabkit.paper import reported
+from stabkit.stats import Floats
 from stabkit.tables import SIGNS, describe_groups, failure_curve, finite_scores, only, require
 
 Score = Literal["score_last", "score_best"]
@@ -66,7 +67,6 @@ def box_and_points(
 ) -> tuple[go.Box, go.Scatter]:
     """Return a group's box and, beside it at ``position``, a point for each of its runs."""
     scores, tint = 100 * runs[score].to_numpy(dtype=float), colour(name, position)
-    jitter = 0.36 * ((GOLDEN * runs["seed"].to_numpy(dtype=float)) % 1)
     box = go.Box(
         x=np.full(len(runs), position - 0.25),
         y=scores,
@@ -77,17 +77,25 @@ def box_and_points(
         showlegend=False,
         hoverinfo="skip",
     )
-    points = go.Scatter(
+    return box, _points(runs, scores, name, position)
+
+
+def _points(runs: pd.DataFrame, scores: Floats, name: str, position: int) -> go.Scatter:
+    jitter = 0.36 * ((GOLDEN * runs["seed"].to_numpy(dtype=float)) % 1)
+    return go.Scatter(
         x=position + jitter,
         y=scores,
         mode="markers",
         name=name,
         showlegend=False,
-        marker={"color": tint, "size": 8, "symbol": np.where(runs["failed"], "x", "circle-open")},
+        marker={
+            "color": colour(name, position),
+            "size": 8,
+            "symbol": np.where(runs["failed"], "x", "circle-open"),
+        },
         customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), verdicts(runs)]),
         hovertemplate="%{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}",
     )
-    return box, points
 
 
 def verdicts(runs: pd.DataFrame) -> list[str]:
@@ -126,7 +134,9 @@ def failure_curves(table: pd.DataFrame, chosen: float | None = None) -> go.Figur
     for corrected, name, tint, dash in ARMS:
         arm = curve[curve["bias_correction"] == corrected]
         if not arm.empty:
-            figure.add_traces(_band_and_line(arm, name, PALETTE[tint], dash))
+            figure.add_traces(
+                [_band(arm, name, PALETTE[tint]), _line(arm, name, PALETTE[tint], dash)]
+            )
     if chosen is not None:
         figure.add_trace(reference((chosen, chosen), (0, 100), f"chosen: {short(chosen)}"))
     rates = curve["learning_rate"].unique()
@@ -145,12 +155,10 @@ def short(rate: float) -> str:
     return f"{rate:.1e}".replace("e-0", "e-")
 
 
-def _band_and_line(
-    arm: pd.DataFrame, name: str, tint: str, dash: str
-) -> tuple[go.Scatter, go.Scatter]:
+def _band(arm: pd.DataFrame, name: str, tint: str) -> go.Scatter:
     x = arm["learning_rate"].to_numpy()
     low, high = (100 * arm[bound].to_numpy() for bound in ("low", "high"))
-    band = go.Scatter(
+    return go.Scatter(
         x=np.concatenate([x, x[::-1]]),
         y=np.concatenate([low, high[::-1]]),
         fill="toself",
@@ -161,19 +169,22 @@ def _band_and_line(
         showlegend=False,
         legendgroup=name,
     )
-    line = go.Scatter(
-        x=x,
+
+
+def _line(arm: pd.DataFrame, name: str, tint: str, dash: str) -> go.Scatter:
+    counts, bounds = arm[["failures", "runs", "failed"]], 100 * arm[["low", "high"]]
+    return go.Scatter(
+        x=arm["learning_rate"].to_numpy(),
         y=100 * arm["rate"],
         mode="lines+markers",
         name=name,
         legendgroup=name,
         line={"color": tint, "dash": dash},
-        customdata=np.column_stack([arm[["failures", "runs", "failed"]], low, high]),
+        customdata=np.column_stack([counts, bounds]),
         hovertemplate="%{x:.2e}: %{customdata[0]} of %{customdata[1]} learn nothing"
         "<br>95 % interval %{customdata[3]:.0f} to %{customdata[4]:.0f} %"
         "<br>at or below the majority class: %{customdata[2]}",
     )
-    return band, line
 
 
 def summary_table(

@@ -118,6 +118,7 @@ def build_tokenizer() -> Tokenizer:
 
 def build_model(plan: Plan, words: int, layers: int | None = None) -> transformers.PreTrainedModel:
     """Return a new model, ``layers`` deep or as the plan ends, with its pre-training heads."""
+    dropout = plan.phases[-1].dropout
     common: dict[str, Any] = {
         "vocab_size": words,
         "hidden_size": plan.hidden,
@@ -125,8 +126,8 @@ def build_model(plan: Plan, words: int, layers: int | None = None) -> transforme
         "num_attention_heads": plan.heads,
         "intermediate_size": 4 * plan.hidden,
         "max_position_embeddings": MAX_POSITIONS,
-        "hidden_dropout_prob": plan.phases[-1].dropout,
-        "attention_probs_dropout_prob": plan.phases[-1].dropout,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
         "pad_token_id": 0,
         "initializer_range": BERT_LARGE_SCALE / plan.hidden**0.5,
     }
@@ -134,13 +135,8 @@ def build_model(plan: Plan, words: int, layers: int | None = None) -> transforme
     if plan.architecture == "bert":
         return transformers.BertForPreTraining(transformers.BertConfig(**common))
     if plan.architecture == "albert":
-        return transformers.AlbertForPreTraining(
-            transformers.AlbertConfig(
-                embedding_size=plan.hidden,
-                classifier_dropout_prob=plan.phases[-1].dropout,
-                **common,
-            )
-        )
+        common |= {"embedding_size": plan.hidden, "classifier_dropout_prob": dropout}
+        return transformers.AlbertForPreTraining(transformers.AlbertConfig(**common))
     # RoBERTa counts positions from the padding id on.
     common |= {"max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
     return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common))
