@@ -12,9 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from stabkit import models
 from stabkit.errors import ModelError
 from stabkit.mini import anatomy, pretrain
 from stabkit.mini.anatomy import PLANS, Phase, Plan
+from stabkit.mini.card import card
 from stabkit.mini.corpus import books
 from stabkit.mini.pretrain import Training
 from stabkit.mini.rows import BLOCK, MAX_LENGTH, Rows, block, mask_words
@@ -92,8 +94,8 @@ def test_every_architecture_learns_words_and_ships(
     monkeypatch.setattr(pretrain, "HELD_OUT_BATCHES", 1)
     training = pretrain.pretrain(name, tmp_path)
     assert training.step == 6
-    card = (tmp_path / "README.md").read_text()
-    assert name in card and "| 1 | 1 | 2 | 0.001 to 0.001 | 100% | second segment | 0.0 |" in card
+    told = (tmp_path / "README.md").read_text()
+    assert name in told and "| 1 | 1 | 2 | 0.001 to 0.001 | 100% | second segment | 0.0 |" in told
     record = json.loads((tmp_path / "pretraining.json").read_text())
     assert [entry["step"] for entry in record["losses"]] == [3, 6]
     assert ("sentence" in record["losses"][1]) == (PLANS[name].objective != "none")
@@ -107,6 +109,15 @@ def test_every_architecture_learns_words_and_ships(
             assert torch.allclose(parameter, trained[parameter_name], atol=2e-3, rtol=2e-3)
     tokens = AutoTokenizer.from_pretrained(tmp_path)("the dog .", "the cat .")
     assert tokens["input_ids"][0] == 2 and 1 not in tokens["input_ids"]
+
+
+@pytest.mark.parametrize("name", models.mini_models())
+def test_a_shipped_model_is_the_one_that_its_card_tells_of(name: str) -> None:
+    folder, plan = models.MINI_WEIGHTS / name, PLANS[name]
+    record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    assert record["plan"] == json.loads(json.dumps(dataclasses.asdict(plan)))
+    assert (folder / "README.md").read_text(encoding="utf-8") == card(name, plan, record["losses"])
+    assert record["losses"][-1]["step"] == plan.steps
 
 
 def test_a_stopped_training_goes_on_where_it_was(tmp_path: Path) -> None:
