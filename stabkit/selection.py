@@ -101,10 +101,11 @@ def specimens(runs: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
     """Return ``each`` failed and ``each`` successful runs of one configuration, by lowest seed.
 
     It is the plain one with the smallest learning rate that has so many of both; successful are
-    runs without any sign of failure. Raises StabkitError where no configuration has.
+    runs without any sign of failure. Pilot seeds are for choosing and are passed over. Raises
+    StabkitError where no configuration has.
     """
     judged = runs.assign(nothing=learned_nothing(runs)).sort_values("seed")
-    plain = _having(judged, PLAIN)
+    plain = _having(judged[~judged["seed"].isin(studies.PILOT)], PLAIN)
     names = [f.name for f in fields(RunConfig) if f.name not in (*LOCATIONS, *SEEDS)]
     cells = [cell for _, cell in plain.groupby(["model", *names], dropna=False, sort=False)]
     for cell in sorted(cells, key=lambda cell: float(cell["learning_rate"].iloc[0])):

@@ -85,6 +85,15 @@ def test_specimens_are_of_plain_recipes_and_successful_without_any_sign_of_failu
     assert selection.specimens(flat, each=2)["seed"].tolist() == [3, 4, 1, 2]
 
 
+def test_specimens_are_not_taken_from_the_seeds_that_were_chosen_on() -> None:
+    table = failing({2e-4: 2})
+    pilot = failing({1e-4: 2}).assign(seed=lambda runs: runs["seed"] + 1000)
+    both = pd.concat([pilot, table], ignore_index=True)
+    assert selection.specimens(both, each=2)["key"].tolist() == (
+        selection.specimens(table, each=2)["key"].tolist()
+    )
+
+
 def test_runs_of_a_study_are_told_from_others_at_any_rate() -> None:
     mine = [*studies.table_1(3e-4)[:1], *studies.pilot()[:1], *studies.ablation(1e-3)[-1:]]
     mine += studies.real("some/model", seeds=1)
