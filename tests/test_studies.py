@@ -129,8 +129,8 @@ def test_every_study_builds_runs_without_double_ones(name: str) -> None:
     assert found.name == name
     assert found.purpose
     assert len(set(runs)) == len(runs) > 0
-    digests = {"weights": "w" * 64, "tokenizer": "t" * 64, "data": "d" * 64}
-    assert len({config.replace(**digests).key for config in runs}) == len(runs)
+    pinned = [c.replace(weights=c.model, tokenizer="t" * 64, data=c.task) for c in runs]
+    assert len({config.key for config in pinned}) == len(runs)
     assert found.needs_rate == (RATE in {config.learning_rate for config in runs})
 
 
