@@ -81,6 +81,8 @@ def publish(
     from stabkit.shelf import Shelf
     from stabkit.store import Store
 
+    if not store.is_dir():
+        raise StabkitError(f"no folder {store}; stabkit study makes one, --store names another")
     target = results or results_folder()
     opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
     runs = opened.table()

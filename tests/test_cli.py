@@ -190,6 +190,8 @@ def test_mini_models_take_the_rate_of_the_pilot(
 def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
     stabkit: Command,
 ) -> None:
+    assert "no folder runs" in stabkit("publish").err
+    Path("runs").mkdir()
     assert "no runs of a study in runs" in stabkit("publish").err
     of_no_study = preset("devlin", seed=1, learning_rate=2e-4, **fakes.DIGESTS)
     Store("runs").put(fakes.judged(of_no_study))
