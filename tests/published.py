@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from fakes import judged
 from numpy.typing import NDArray
@@ -31,16 +32,26 @@ def publish(folder: Path) -> Path:
         for config in grid
     ]
     table = results.unique(one.row() for one in runs)
-    steps = table.select(["key"]).append_column("step", table["seed"])
-    for kind, content in (("gradients", steps), ("histories", histories(table)), ("runs", table)):
+    contents = {"gradients": gradients(table), "histories": histories(table), "runs": table}
+    for kind, content in contents.items():
         parquet.write(folder / f"{kind}.parquet", content)
     return folder
 
 
 def histories(table: pa.Table) -> pa.Table:
-    """Return a dev score at each of the runs' STEPS, the last one at all of them."""
-    runs = table.select(["key", "score_last"]).to_pandas()
-    rows = runs.rename(columns={"score_last": "dev_score"}).loc[runs.index.repeat(STEPS)]
+    """Return loss and dev score at each of the runs' STEPS, the last ones at all of them."""
+    names = {"score_last": "dev_score", "train_loss": "loss"}
+    return _each_step(table.select(["key", *names]).to_pandas().rename(columns=names))
+
+
+def gradients(table: pa.Table) -> pa.Table:
+    """Return the norms of two layers' query weights, the same at each of the runs' STEPS."""
+    layers = {f"bert.encoder.layer.{i}.attention.self.query.weight": 10.0**-i for i in range(2)}
+    return _each_step(table.select(["key"]).to_pandas().assign(**layers))
+
+
+def _each_step(runs: pd.DataFrame) -> pa.Table:
+    rows = runs.loc[runs.index.repeat(STEPS)]
     step = np.tile(np.arange(1, STEPS + 1), len(runs))
     return pa.Table.from_pandas(rows.assign(step=step), preserve_index=False)
 

@@ -44,6 +44,12 @@ CONFIG = {
     "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]],
 }
 
+AXIS = {
+    "gridcolor": GRID,
+    "zeroline": False,
+    "automargin": True,
+    "title": {"font": {"size": 14}},  # no larger than the numbers
+}
 pio.templates["stabkit"] = go.layout.Template(
     layout={
         "font": {"family": "system-ui, sans-serif", "size": 14, "color": TEXT},
@@ -55,8 +61,8 @@ pio.templates["stabkit"] = go.layout.Template(
         "dragmode": False,  # a finger on the figure scrolls the page
         "hovermode": "closest",
         "modebar": {"bgcolor": CLEAR, "color": TEXT, "activecolor": PALETTE["Ours"]},
-        "xaxis": {"gridcolor": GRID, "zeroline": False, "automargin": True},
-        "yaxis": {"gridcolor": GRID, "zeroline": False, "automargin": True},
+        "xaxis": AXIS,
+        "yaxis": AXIS,
     }
 )
 

@@ -1,0 +1,136 @@
+"""Inside a run: the training loss and every layer's gradients, step by step, of two runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from plotly.colors import sample_colorscale
+
+from stabkit.errors import StabkitError
+from stabkit.explorers.mechanism import Explorer, Select, Slider
+from stabkit.figures.dynamics import DEPTH
+from stabkit.figures.scores import short
+from stabkit.figures.style import caption
+from stabkit.tables import only, require
+
+POINTS = 150  # kept of a run's steps, each with the norms of every weight in every layer
+WINDOW = 20  # batches over which the loss is averaged
+IN_LAYER = re.compile(r"layers?\.(\d+)\.(.+)\.weight$")
+NAMES = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention output",
+    "intermediate.dense": "feed-forward, in",
+    "output.dense": "feed-forward, out",
+}
+ALT = (
+    "A failed run on the left and a successful one on the right: training loss above, below it the "
+    "gradient norm of every layer on a logarithmic scale, and last the norms of both runs by layer "
+    "at the chosen step."
+)
+
+
+def inside(
+    table: pd.DataFrame,
+    histories: Mapping[str, pd.DataFrame],
+    gradients: Mapping[str, pd.DataFrame],
+    finding: str,
+    scale: str,
+) -> Explorer:
+    """Let readers set a failed beside a successful run and walk through their steps.
+
+    ``table`` has the runs of one model, task and number of steps; ``histories`` (step, loss) and
+    ``gradients`` (step and a column per weight matrix), as Store gives them, are of every run of
+    it, by key. Shown are about POINTS steps. Raises StabkitError without a run of each kind.
+    """
+    require(table, ("key", "seed", "failed", "learning_rate", "bias_correction", "label_entropy"))
+    only(table, "model", "task", "steps", "label_entropy")
+    steps = int(table["steps"].iloc[0])
+    kept = np.unique(np.append(np.arange(0, steps, -(-steps // POINTS)), steps - 1))
+    runs = [
+        _run(run, histories[run["key"]], gradients[run["key"]], kept)
+        for run in table.to_dict("records")
+    ]
+    kinds = _kinds(runs)
+    weights = list(runs[0]["norms"])
+    return Explorer(
+        kind="inside",
+        data={
+            "runs": runs,
+            "step": (kept + 1).tolist(),
+            "entropy": float(table["label_entropy"].iloc[0]),
+            "tints": _tints(runs),
+            "window": WINDOW,
+        },
+        start={kind: at[0][1] for kind, at in kinds.items()}
+        | {"weight": weights[0], "at": len(kept) - 1},
+        controls=[
+            *(Select(kind, f"A {kind} run", options) for kind, options in kinds.items()),
+            Select("weight", "Weights", [(name, name) for name in weights]),
+            Slider("at", "Step", 0, len(kept) - 1),
+        ],
+        panels=(560, 300),
+        caption=caption(table, finding, scale, cell=("failed", "bias_correction")),
+        alt=ALT,
+    )
+
+
+def _run(
+    run: Mapping[Any, Any], history: pd.DataFrame, gradients: pd.DataFrame, kept: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return what the page knows of a run, at the ``kept`` of its steps."""
+    corrected = "with" if run["bias_correction"] else "without"
+    loss = history["loss"].rolling(WINDOW, min_periods=1).mean()
+    return {
+        "kind": "failed" if run["failed"] else "successful",
+        "name": f"seed {run['seed']}, {corrected} correction, {short(run['learning_rate'])}",
+        "loss": _rounded(loss, kept),
+        "norms": {
+            weight: [_rounded(gradients[column], kept) for column in columns]
+            for weight, columns in _weights(gradients).items()
+        },
+    }
+
+
+def _weights(gradients: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the columns of each weight that all layers have, from the bottom layer up."""
+    found: dict[str, dict[int, str]] = {}
+    for column in gradients.columns:
+        if (place := IN_LAYER.search(column)) and place[2] in NAMES:
+            found.setdefault(NAMES[place[2]], {})[int(place[1])] = column
+    if not found:
+        raise StabkitError(
+            "a run's gradients have no column of a layer's weight; take runs whose histories are "
+            "kept whole (stabkit.selection.exhibited)"
+        )
+    return {weight: [at[layer] for layer in sorted(at)] for weight, at in found.items()}
+
+
+def _rounded(values: pd.Series, kept: NDArray[np.int64]) -> list[float]:
+    """Four significant digits are more than a screen shows, and half of the page's size."""
+    return [float(f"{value:.3e}") for value in values.to_numpy()[kept]]
+
+
+def _kinds(runs: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
+    """Return the failed and the successful runs as options: name and place."""
+    kinds: dict[str, list[tuple[str, int]]] = {"failed": [], "successful": []}
+    for place, run in enumerate(runs):
+        kinds[run["kind"]].append((run["name"], place))
+    if missing := [kind for kind, options in kinds.items() if not options]:
+        raise StabkitError(f"no {missing[0]} run among them; give at least one of each kind")
+    return kinds
+
+
+def _tints(runs: list[dict[str, Any]]) -> list[str]:
+    """Return a colour for each layer, from the bottom up."""
+    layers = {len(norms) for run in runs for norms in run["norms"].values()}
+    if len(layers) > 1:
+        raise StabkitError(f"runs of models with {sorted(layers)} layers; give runs of one model")
+    colours: list[str] = sample_colorscale(DEPTH, list(np.linspace(0, 1, layers.pop())))
+    return colours

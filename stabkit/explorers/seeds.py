@@ -1,0 +1,133 @@
+"""How much a number of seeds tells: every run of a cell, and samples drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
+from stabkit.explorers.mechanism import Button, Checkbox, Control, Explorer, Select, Slider
+from stabkit.figures.scores import METRICS, short, verdicts
+from stabkit.figures.style import PALETTE, caption
+from stabkit.selection import PLAIN
+from stabkit.studies import REPORTED
+from stabkit.tables import finite_scores, require
+
+NUMBERS = (3, 25)  # of seeds: the fewest whose spread says anything, and the paper's number
+ANOTHER = "neither"  # the recipe of runs that follow none of the paper's
+AXES: dict[
+    str, tuple[str, Callable[[Any], str]]
+] = {  # that tell cells apart: the control's label, how a value is written
+    "model": ("Model", str),
+    "task": ("Task", str),
+    "recipe": ("Recipe", str),
+    "learning_rate": ("Learning rate", short),
+    "epochs": ("Epochs", str),
+    "bias_correction": ("Bias correction", str),
+}
+STATISTICS = (("standard deviation", "std"), ("share that fails", "failed"), ("mean", "mean"))
+ALT = (
+    "Left, the dev score of every run of the chosen cell as a point, failed runs as crosses, and "
+    "beside them some drawn anew; right, how a statistic spreads over 1,000 such draws."
+)
+
+
+def seeds(
+    table: pd.DataFrame,
+    finding: str,
+    scale: str,
+    start: Mapping[str, Any] | None = None,
+    compare: str = "",
+) -> Explorer:
+    """Let readers choose a cell and a number of seeds, and draw so many of its runs again.
+
+    ``table`` is a run table with the column ``method``. A cell's runs differ by seed only; pilot
+    seeds count where there are no others. It opens where about half of the runs fail, among
+    the cells with the values of ``start`` (by AXES), and beside it shows the recipe ``compare``.
+    Raises StabkitError when no cell has three runs.
+    """
+    runs = _comparable(table)
+    cells = [_cell(dict(zip(AXES, at, strict=True)), cell) for at, cell in _by_axes(runs)]
+    axes = [name for name in AXES if len({cell[name] for cell in cells}) > 1]
+    wanted = start or {}
+    fitting = [cell for cell in cells if all(cell[name] == value for name, value in wanted.items())]
+    half = min(fitting or cells, key=lambda cell: abs(cell["failures"] / len(cell["runs"]) - 0.5))
+    return Explorer(
+        kind="seeds",
+        data={"cells": cells, "axes": axes},
+        start={name: half[name] for name in axes}
+        | {"compare": compare, "statistic": "std", "number": 5, "sample": 1},
+        controls=[*(_control(name, cells) for name in axes), *_questions(cells)],
+        panels=(380, 380),
+        caption=caption(runs, finding, scale, cell=list(AXES)),
+        alt=ALT,
+    )
+
+
+def _comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs on full sets with the usual warmup that fall into cells of three or more."""
+    require(table, ("method", "metric", "majority_score", "seed"))
+    finite_scores(table, "score_last")
+    named = table["method"].notna() | (table["mixout"] == PLAIN["mixout"])
+    usual = (table["warmup"] == RunConfig().warmup) & (table["multiplier"] == PLAIN["multiplier"])
+    runs = table[named & usual & table["train_size"].isna() & table["epochs"].notna()]
+    runs = runs.assign(recipe=runs["method"].fillna(ANOTHER))
+    kept = [_preferred(cell) for _, cell in _by_axes(runs)]
+    kept = [cell for cell in kept if len(cell) >= NUMBERS[0]]
+    if not kept:
+        raise StabkitError(f"no cell has {NUMBERS[0]} runs; run more seeds of the study first")
+    return pd.concat(kept, ignore_index=True)
+
+
+def _by_axes(runs: pd.DataFrame) -> Any:
+    return runs.groupby(list(AXES), sort=False)
+
+
+def _preferred(cell: pd.DataFrame) -> pd.DataFrame:
+    """Return a cell's runs of reported seeds, or all of them where it has none."""
+    reported = cell[cell["seed"].isin(REPORTED)]
+    return (cell if reported.empty else reported).drop_duplicates("seed")
+
+
+def _cell(at: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what the page knows of a cell; a run is its seed, score, verdict and its wording."""
+    epochs, corrected = int(at["epochs"]), bool(at["bias_correction"])
+    other = f"{epochs} epochs, {'with' if corrected else 'without'} correction"
+    metric = str(runs["metric"].iloc[0])
+    told = zip(runs["seed"], runs["score_last"], runs["failed"], verdicts(runs), strict=True)
+    return at | {
+        "epochs": epochs,
+        "bias_correction": corrected,
+        "name": other if at["recipe"] == ANOTHER else at["recipe"],
+        "metric": METRICS.get(metric, metric),
+        "majority": 100 * float(runs["majority_score"].iloc[0]),
+        "failures": int(runs["failed"].sum()),
+        "runs": [[int(s), 100 * float(score), bool(f), words] for s, score, f, words in told],
+    }
+
+
+def _control(name: str, cells: list[dict[str, Any]]) -> Control:
+    label, worded = AXES[name]
+    if name == "bias_correction":
+        return Checkbox(name, label)
+    values = {cell[name] for cell in cells}
+    found = _recipes(values) if name == "recipe" else sorted(values)
+    return Select(name, label, [(worded(value), value) for value in found])
+
+
+def _recipes(found: set[str]) -> list[str]:
+    """The paper's recipes in its order, then the others."""
+    return [name for name in (*PALETTE, ANOTHER) if name in found]
+
+
+def _questions(cells: list[dict[str, Any]]) -> list[Control]:
+    recipes = [name for name in _recipes({cell["recipe"] for cell in cells}) if name != ANOTHER]
+    return [
+        Select("compare", "Compare with", [("nothing", ""), *((name, name) for name in recipes)]),
+        Select("statistic", "Over many draws, show the", STATISTICS),
+        Slider("number", "Number of seeds", *NUMBERS),
+        Button("sample", "Draw another sample of seeds"),
+    ]

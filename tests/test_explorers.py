@@ -1,0 +1,248 @@
+"""Explorers hold the runs they are given, thinned where said, in HTML that works by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from html import unescape
+from typing import Any
+
+import drawing
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import DIGESTS, judged
+
+from stabkit import explorers, report, results
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
+from stabkit.presets import preset
+from stabkit.stats import bootstrap, sample_std
+from stabkit.studies import PILOT, REPORTED, grid
+from stabkit.tables import failure_curve
+
+RATES = (1e-4, 3e-4)
+STEPS = 312
+QUERY = "bert.encoder.layer.{}.attention.self.query.weight"
+OUT = "bert.encoder.layer.{}.output.dense.weight"
+
+
+def run_table(configs: Iterable[RunConfig]) -> pd.DataFrame:
+    """Return made-up runs of ``configs``; those without correction fail in two cases of five."""
+    rows, draws = [], np.random.default_rng(0)
+    for config in configs:
+        failed = bool(draws.random() < (0.0 if config.bias_correction else 0.4))
+        score = 0.52 if failed else float(draws.normal(0.8 + 0.005 * config.epochs, 0.013))
+        verdicts = dict.fromkeys(("failed", "constant", "flat_loss"), failed)
+        more = {"majority_score": 0.52, "label_entropy": 0.692, "steps": STEPS}
+        pinned = config.replace(**DIGESTS | {"data": config.task})
+        rows.append(judged(pinned, score_last=score, **verdicts, **more).row())
+    table = results.frame(results.unique(rows))
+    return table.assign(method=[report.method(run) for run in table.to_dict("records")])
+
+
+def pilot() -> pd.DataFrame:
+    axes = {"learning_rate": RATES, "bias_correction": (False, True)}
+    return run_table(grid(preset("devlin"), PILOT, **axes))
+
+
+def methods() -> pd.DataFrame:
+    recipes = [preset(name, learning_rate=RATES[1]) for name in ("devlin", "lee", "ours")]
+    other = recipes[0].replace(task="mini-cola")
+    return run_table(config for one in (*recipes, other) for config in grid(one, REPORTED))
+
+
+def everything() -> pd.DataFrame:
+    return pd.concat([pilot(), methods()], ignore_index=True)
+
+
+def histories(keys: Iterable[str]) -> dict[str, pd.DataFrame]:
+    found = {}
+    for key in keys:
+        draws = np.random.default_rng(int(key, 16))
+        found[key] = pd.DataFrame({"step": np.arange(1, STEPS + 1), "loss": draws.random(STEPS)})
+    return found
+
+
+def gradients(keys: Iterable[str], layers: int = 3) -> dict[str, pd.DataFrame]:
+    found = {}
+    for key in keys:
+        draws = np.random.default_rng(int(key, 16))
+        names = [name.format(layer) for name in (QUERY, OUT) for layer in range(layers)]
+        norms = {name: 10.0 ** draws.uniform(-6, 0, STEPS) for name in names}
+        found[key] = pd.DataFrame({"step": np.arange(1, STEPS + 1), **norms, "pooler.weight": 1.0})
+    return found
+
+
+def kinds(each: int = 2) -> pd.DataFrame:
+    runs = pilot().query("learning_rate == 1e-4")
+    return runs.groupby("failed").head(each)
+
+
+def seeds(table: pd.DataFrame, **options: Any) -> explorers.Explorer:
+    return explorers.seeds(table, "A finding", "made up", **options)
+
+
+def rates(table: pd.DataFrame) -> explorers.Explorer:
+    return explorers.rates(table, 1_600, "A finding", "made up")
+
+
+def inside(runs: pd.DataFrame, layers: int = 3) -> explorers.Explorer:
+    keys = list(runs["key"])
+    return explorers.inside(runs, histories(keys), gradients(keys, layers), "A finding", "made up")
+
+
+def island(explorer: explorers.Explorer) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json">(.*?)</script>', explorer.html(), re.S)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+ALL = {"seeds": lambda: seeds(everything()), "rates": lambda: rates(pilot())}
+ALL["inside"] = lambda: inside(kinds())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_explorer_says_what_it_shows_where_from_and_what_without_javascript(name: str) -> None:
+    explorer = ALL[name]()
+    html = explorer.html()
+    assert re.search(r"<figcaption>A finding\. Scale: made up; n = .* cpu, Some CPU; ", html)
+    assert html.count(f'aria-label="{explorer.alt}"') == 1
+    assert re.search(r"<noscript><p>[^<]*needs JavaScript\. " + re.escape(explorer.alt), html)
+    assert html == ALL[name]().html()
+    assert not re.search(r"(src|href)=", html)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_control_is_labelled_and_opens_with_a_choice_that_it_has(name: str) -> None:
+    explorer, data = ALL[name](), island(ALL[name]())
+    assert [control.name for control in explorer.controls] == list(
+        dict.fromkeys(re.findall(r'name="(\w+)"', explorer.html()))
+    )
+    for control in explorer.controls:
+        assert f">{control.label}" in unescape(control.html())
+        if control.name in data["choices"]:
+            assert data["start"][control.name] in data["choices"][control.name]
+
+
+def test_nothing_in_the_data_ends_its_script_or_becomes_markup() -> None:
+    table = pilot().assign(task="</script><b>&")
+    explorer = seeds(table)
+    assert explorer.html().count("</script>") == 1
+    assert "<b>" not in explorer.html()
+    assert {cell["task"] for cell in island(explorer)["cells"]} == {"</script><b>&"}
+
+
+def test_seeds_keep_every_run_of_every_cell_and_pilot_seeds_only_where_there_are_no_others() -> (
+    None
+):
+    table = everything()
+    found = {
+        (cell["task"], cell["recipe"], cell["learning_rate"]): {run[0] for run in cell["runs"]}
+        for cell in island(seeds(table))["cells"]
+        if not cell["bias_correction"]
+    }
+    assert found == {
+        ("mini-rte", "Devlin", RATES[0]): set(PILOT),
+        ("mini-rte", "Devlin", RATES[1]): set(REPORTED),
+        ("mini-rte", "Lee", RATES[1]): set(REPORTED),
+        ("mini-cola", "Devlin", RATES[1]): set(REPORTED),
+    }
+    scores = table.query("task == 'mini-rte' and method == 'Ours'").set_index("seed")["score_last"]
+    (ours,) = (cell for cell in island(seeds(table))["cells"] if cell["recipe"] == "Ours")
+    assert {run[0]: run[1] for run in ours["runs"]} == (100 * scores).to_dict()
+
+
+def test_seeds_leave_out_controls_subsets_and_other_warmups() -> None:
+    base = preset("devlin", learning_rate=RATES[0])
+    others = (
+        base.replace(multiplier="divided"),
+        base.replace(warmup=0.0),
+        base.replace(train_size=100),
+        base.replace(epochs=None, max_steps=7),
+    )
+    table = run_table([*grid(base, REPORTED[:4]), *(grid(o, REPORTED)[0] for o in others[:3])])
+    (cell,) = island(seeds(table))["cells"]
+    assert len(cell["runs"]) == 4
+    with pytest.raises(StabkitError, match="no cell has 3 runs"):
+        seeds(table.head(2))
+
+
+def test_seeds_offer_only_what_tells_cells_apart_and_open_as_asked() -> None:
+    assert "task" not in island(seeds(pilot()))["choices"]
+    start = island(seeds(everything(), start={"recipe": "Lee"}, compare="Ours"))["start"]
+    assert (start["recipe"], start["compare"], start["number"]) == ("Lee", "Ours", 5)
+    start = island(seeds(everything()))["start"]
+    assert not start["bias_correction"]  # about half of those fail
+
+
+def test_rates_count_as_the_failure_curve_does() -> None:
+    table = pilot()
+    curve = failure_curve(table)
+    data = island(rates(table))
+    found = pd.DataFrame(data["cells"])
+    for name in ("learning_rate", "bias_correction", "runs", "failures"):
+        assert found[name].tolist() == curve[name].tolist()
+    means = table.groupby(["learning_rate", "bias_correction"])["score_last"].mean()
+    assert found["mean"].to_numpy() == pytest.approx(100 * means.to_numpy())
+    assert data["steps"] == {"3": 300, "10": 1_000, "20": 2_000}
+    with pytest.raises(StabkitError, match="several values of epochs"):
+        rates(everything().query("task == 'mini-rte'"))
+
+
+def test_inside_thins_steps_and_digits_alone() -> None:
+    runs = kinds()
+    data = island(inside(runs))
+    assert data["step"] == [*range(1, STEPS, 3), STEPS]
+    for run, row in zip(data["runs"], runs.to_dict("records"), strict=True):
+        kept = np.array(data["step"]) - 1
+        loss = histories([row["key"]])[row["key"]]["loss"].rolling(20, min_periods=1).mean()
+        assert run["loss"] == pytest.approx(loss.to_numpy()[kept], rel=1e-3)
+        assert run["kind"] == ("failed" if row["failed"] else "successful")
+        norms = gradients([row["key"]])[row["key"]]
+        for name, columns in (("query", QUERY), ("feed-forward, out", OUT)):
+            for layer in range(3):
+                wanted = norms[columns.format(layer)].to_numpy()[kept]
+                assert run["norms"][name][layer] == pytest.approx(wanted, rel=1e-3)
+    assert len(data["tints"]) == 3
+
+
+def test_inside_refuses_runs_that_cannot_be_set_side_by_side() -> None:
+    runs = kinds()
+    with pytest.raises(StabkitError, match="no successful run"):
+        inside(runs[runs["failed"]])
+    keys = list(runs["key"])
+    mixed = gradients(keys[:1], 3) | gradients(keys[1:], 4)
+    with pytest.raises(StabkitError, match=r"\[3, 4\] layers"):
+        explorers.inside(runs, histories(keys), mixed, "A finding", "made up")
+    thinned = {key: pd.DataFrame({"step": [1], "bert.encoder.layer.0": [1.0]}) for key in keys}
+    with pytest.raises(StabkitError, match="kept whole"):
+        explorers.inside(runs, histories(keys), thinned, "A finding", "made up")
+
+
+def test_outside_of_the_book_an_explorer_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.delenv("STABKIT_BOOK", raising=False)
+    explorer = rates(pilot())
+    explorer._ipython_display_()
+    monkeypatch.setenv("STABKIT_BOOK", "1")
+    explorer._ipython_display_()
+    told, drawn = (html.data for html in shown)
+    assert "built book" in told and "<script" not in told
+    assert drawn == explorer.html()
+
+
+def test_the_reference_draws_evenly_and_its_interval_is_the_bootstrap_s() -> None:
+    assert drawing.uniform(1, 3) == pytest.approx(
+        [0.6270739405881613, 0.002735721180215478, 0.5274470399599522]
+    )
+    counts = np.bincount(drawing.drawn(5, 1, 4, times=40_000).ravel(), minlength=4)
+    assert counts / 10_000 == pytest.approx(np.ones(4), abs=0.04)
+    values = np.random.default_rng(3).normal(size=25)
+    wanted = bootstrap(values, sample_std, np.random.default_rng(0))
+    assert drawing.std_interval(values) == pytest.approx((wanted.low, wanted.high), rel=0.02)

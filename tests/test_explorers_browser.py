@@ -1,0 +1,390 @@
+"""In a browser, from a file, without a network: explorers show what Python computes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import drawing
+import numpy as np
+import pandas as pd
+import pytest
+import test_explorers as made
+from plotly.offline import get_plotlyjs
+
+from stabkit.schedule import hidden_multiplier, linear_schedule
+from stabkit.stats import Floats, sample_std, wilson
+from stabkit.tables import failure_curve
+
+STATIC = Path(__file__).parents[1] / "book" / "_static"
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
+<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="custom.css">
+<script defer src="plotly.min.js"></script><script defer src="explorers.js"></script>
+<body style="margin: 16px">{}</body></html>"""
+WIDTHS = (1280, 390)
+STATISTICS = {
+    "std": sample_std,
+    "failed": lambda runs, axis: 100 * np.mean(runs, axis=axis),
+    "mean": np.mean,
+}
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page for each explorer, all that they need and nothing else."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("custom.css", "explorers.js"):
+        shutil.copy(STATIC / name, folder)
+    (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    for name, make in made.ALL.items():
+        (folder / f"{name}.html").write_text(PAGE.format(make().html()), encoding="utf-8")
+    return folder
+
+
+class Page:
+    """An explorer in a browser: its controls by name, what it says, what its plots hold."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280) -> None:
+        self.browser = browser
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get_log("browser")
+        browser.get(path.as_uri())
+        self.data = self.run("return JSON.parse(document.querySelector(ISLAND).textContent)")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        head = "const ISLAND = '.stabkit-explorer script[type=\"application/json\"]';"
+        return self.browser.execute_script(head + script, *arguments)
+
+    def control(self, name: str) -> Any:
+        return self.browser.find_element("css selector", f".stabkit-controls [name={name}]")
+
+    def choose(self, name: str, value: Any) -> None:
+        """Choose ``value`` as a reader would."""
+        control = self.control(name)
+        if name in self.data["choices"]:
+            place = self.data["choices"][name].index(value)
+            control.find_elements("tag name", "option")[place].click()
+        elif isinstance(value, bool):
+            if control.is_selected() != value:
+                control.click()
+        else:
+            self.run(
+                "arguments[0].value = arguments[1];"
+                "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+                control,
+                value,
+            )
+
+    def chosen(self, name: str) -> Any:
+        control = self.control(name)
+        if control.get_attribute("type") == "checkbox":
+            return control.is_selected()
+        value = int(control.get_attribute("value"))
+        return self.data["choices"][name][value] if name in self.data["choices"] else value
+
+    @property
+    def said(self) -> str:
+        return str(self.browser.find_element("class name", "stabkit-said").text)
+
+    def traces(self, panel: int) -> list[dict[str, Any]]:
+        script = "return document.querySelectorAll('.stabkit-panel')[arguments[0]].data"
+        traces: list[dict[str, Any]] = self.run(script, panel)
+        return traces
+
+    def numbers(self) -> list[list[str]]:
+        """Return the rows of the table of numbers, head included."""
+        script = "return [...document.querySelectorAll('.stabkit-numbers tr')]"
+        script += ".map(row => [...row.cells].map(cell => cell.textContent))"
+        rows: list[list[str]] = self.run(script)
+        return rows
+
+    def csv(self) -> pd.DataFrame:
+        """Return what the button offers for download."""
+        text = self.browser.execute_async_script(
+            "const done = arguments[0], make = URL.createObjectURL;"
+            "URL.createObjectURL = (blob) => { blob.text().then(done); return 'data:,'; };"
+            "document.querySelector('.stabkit-csv').click();"
+            "URL.createObjectURL = make;"
+        )
+        return pd.read_csv(StringIO(text))
+
+    def complaints(self) -> list[str]:
+        """Return errors in the console, requests for other places, and what is too wide."""
+        log = [e["message"] for e in self.browser.get_log("browser") if e["level"] == "SEVERE"]
+        script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        asked = [name for name in self.run(script) if name.startswith("http")]
+        script = "const page = document.documentElement;"
+        wide = self.run(script + "return page.scrollWidth > page.clientWidth ? ['too wide'] : []")
+        return [*log, *asked, *wide]
+
+
+def found(text: str) -> list[float]:
+    """Return the numbers of a text, in order; a comma parts thousands."""
+    text = re.sub(r"(\d),(\d{3})", r"\1\2", text)
+    return [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e[-+]?\d+)?", text)]
+
+
+def near(numbers: Any) -> Any:
+    """Equal to ``numbers`` as written with one decimal."""
+    return pytest.approx(numbers, abs=0.0501)
+
+
+@pytest.fixture(params=WIDTHS)
+def width(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.mark.parametrize("name", made.ALL)
+def test_every_choice_of_every_control_is_drawn_without_complaint(
+    browser: Any, folder: Path, name: str, width: int
+) -> None:
+    page = Page(browser, folder / f"{name}.html", width)
+    before = page.said
+    for control in made.ALL[name]().controls:
+        changed = set()
+        for value in values(page, control.name):
+            page.choose(control.name, value)
+            changed.add(page.said)
+        if not changed:
+            page.control(control.name).click()
+            changed = {page.said, before}
+        before = page.said
+        assert len(changed) > 1, f"{control.name} changes nothing that is said"
+        drawn = page.run(
+            "return [...document.querySelectorAll('.stabkit-panel')]"
+            ".map(panel => panel.querySelector('svg.main-svg').clientWidth)"
+        )
+        assert all(200 < across <= width for across in drawn)
+    assert page.complaints() == []
+
+
+def values(page: Page, name: str) -> Iterator[Any]:
+    """Yield all values of a control, of a range its ends and middle, of a button none."""
+    control = page.control(name)
+    kind = control.get_attribute("type")
+    if kind == "checkbox":
+        yield from (not page.chosen(name), page.chosen(name))
+    elif kind == "range":
+        low, high = (int(control.get_attribute(end)) for end in ("min", "max"))
+        yield from (low, (low + high) // 2, high)
+    elif kind != "button":
+        yield from page.data["choices"][name]
+
+
+class Cell:
+    """A cell of the seeds explorer as Python sees it."""
+
+    def __init__(self, cell: dict[str, Any], place: int) -> None:
+        self.name = f"{cell['name']} at {short(cell['learning_rate'])}"
+        self.place = place
+        self.scores = np.array([run[1] for run in cell["runs"]])
+        self.failed = np.array([run[2] for run in cell["runs"]])
+
+    def drawn(self, sample: int, number: int) -> Any:
+        return drawing.drawn(
+            drawing.SAMPLES * sample + self.place, number, len(self.scores)
+        ).ravel()
+
+    def repeats(self, statistic: str, number: int) -> Floats:
+        places = drawing.drawn(
+            drawing.REPEATS + self.place, number, len(self.scores), drawing.DRAWS
+        )
+        values = self.failed if statistic == "failed" else self.scores
+        return np.asarray(STATISTICS[statistic](values[places], axis=1))
+
+    def row(self, places: Any) -> list[float]:
+        """Failures, runs, failure rate, std with their intervals, mean; in percent."""
+        scores, failures = self.scores[places], int(self.failed[places].sum())
+        rate = [100 * number for number in wilson(failures, len(scores))]
+        spread = [float(sample_std(scores)), *drawing.std_interval(scores)]
+        return [failures, len(scores), *rate, *spread, float(scores.mean())]
+
+
+def short(rate: float) -> str:
+    return f"{rate:.1e}".replace("e-0", "e-")
+
+
+def chosen_cells(page: Page) -> list[Cell]:
+    """Return the cell that the controls name and, if there is one, that to compare with."""
+    axes = page.data["axes"]
+    at = {name: page.chosen(name) for name in axes}
+    (cell,) = (c for c in page.data["cells"] if all(c[name] == at[name] for name in axes))
+    like = [
+        c
+        for c in page.data["cells"]
+        if c["recipe"] == page.chosen("compare") and c["task"] == cell["task"] and c is not cell
+    ]
+    return [Cell(c, place) for place, c in enumerate([cell, *like[:1]])]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "number", "presses"), [("std", 5, 0), ("failed", 3, 1), ("mean", 25, 2)]
+)
+def test_seeds_compute_what_python_computes(
+    browser: Any, folder: Path, statistic: str, number: int, presses: int
+) -> None:
+    page = Page(browser, folder / "seeds.html")
+    choices = {"recipe": "Lee", "compare": "Ours", "statistic": statistic, "number": number}
+    for name, value in choices.items():
+        page.choose(name, value)
+    for _ in range(presses):
+        page.control("sample").click()
+    cells = chosen_cells(page)
+    assert [cell.name for cell in cells] == ["Lee at 3.0e-4", "Ours at 3.0e-4"]
+    rows, wanted = page.numbers()[1:], []
+    for cell in cells:
+        everyone, sample = np.arange(len(cell.scores)), cell.drawn(1 + presses, number)
+        wanted += [cell.row(everyone), cell.row(sample)]
+        points = [t for t in page.traces(0) if t.get("mode") == "markers"][2 * cell.place + 1]
+        assert points["y"] == cell.scores[sample].tolist()
+        crosses = [symbol == "x" for symbol in points["marker"]["symbol"]]
+        assert crosses == cell.failed[sample].tolist()
+    for row, numbers in zip(rows, wanted, strict=True):
+        assert found(" ".join(row[1:])) == near(numbers)
+    repeats = [cell.repeats(statistic, number) for cell in cells]
+    for bars, values in zip(page.traces(1), repeats, strict=True):
+        edges = np.append(bars["x"], bars["x"][-1] + bars["width"]) - bars["width"] / 2
+        assert sum(bars["y"]) == drawing.DRAWS
+        assert np.abs(bars["y"] - np.histogram(values, edges)[0]).sum() <= 4  # on an edge
+    sentences = page.said.split(". ")
+    for cell, values, row, told in zip(cells, repeats, wanted[1::2], sentences, strict=False):
+        ends = np.quantile(values, (0.025, 0.975))
+        assert told.startswith(f"{cell.name}: {row[0]} of {number} drawn runs fail")
+        assert found(told)[-2:] == near(list(ends))
+    larger, equal = ((one(*repeats)).sum() for one in (np.greater, np.equal))
+    told = found(sentences[-1].replace("3.0e-4", ""))
+    assert [told[0], told[-1]] == [larger, equal]
+
+
+def test_seeds_without_runs_lead_to_the_nearest_that_has_some(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "seeds.html")
+    page.choose("recipe", "Devlin")
+    page.choose("recipe", "Ours")
+    assert "No runs of that choice with all else unchanged" in page.said
+    assert "epochs 20" in page.said and "bias correction on" in page.said
+    assert (page.chosen("epochs"), page.chosen("bias_correction")) == (20, True)
+    page.choose("bias_correction", False)
+    assert page.chosen("recipe") == "Devlin" and page.chosen("epochs") == 3
+    page.choose("task", "mini-cola")
+    page.choose("compare", "Ours")
+    assert "There are no runs of Ours on this task." in page.said
+
+
+def test_rates_compute_what_python_computes(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "rates.html")
+    curve = failure_curve(made.pilot()).set_index(["learning_rate", "bias_correction"])
+    names = ("learning_rate", "bias_correction", "beta2", "epochs")
+    options = [made.RATES, (False, True), (0.999, 0.98), (3, 20)]
+    for rate, corrected, beta2, epochs in itertools.product(*options):
+        for name, value in zip(names, (rate, corrected, beta2, epochs), strict=True):
+            page.choose(name, value)
+        steps = epochs * 100
+        t = np.arange(1, steps + 1)
+        scheduled = rate * linear_schedule(t, steps)
+        wanted = scheduled * (1 if corrected else hidden_multiplier(t, 0.9, beta2))
+        real, given = page.traces(1)
+        assert real["y"] == pytest.approx(wanted.tolist(), rel=1e-12, abs=1e-18)
+        assert given["y"] == pytest.approx(scheduled.tolist(), rel=1e-12, abs=1e-18)
+        row = curve.loc[(rate, corrected)]
+        told = found(page.said.replace("95 % interval", ""))
+        shares = [100 * row[name] for name in ("rate", "low", "high")]
+        assert told[:6] == near([rate, row["failures"], row["runs"], *shares])
+        top = int(wanted.argmax())
+        ratios = [wanted[top] / rate, wanted.sum() / scheduled.sum()]
+        assert told[7:12] == pytest.approx([wanted[top], top + 1, steps, *ratios], rel=0.005)
+        assert ("There are no runs at" in page.said) == ((beta2, epochs) != (0.999, 3))
+    assert page.complaints() == []
+
+
+def test_a_cell_of_the_grid_can_be_clicked(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "rates.html")
+    page.choose("learning_rate", made.RATES[0])
+    page.run(
+        "const panel = document.querySelector('.stabkit-panel');"
+        "panel.emit('plotly_click', {points: [{x: 1, y: 1, data: panel.data[0]}]})"
+    )
+    assert page.chosen("learning_rate") == made.RATES[1]
+    assert page.chosen("bias_correction") is True
+    assert page.said.startswith("At 3.0e-4 with correction")
+
+
+def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "inside.html")
+    runs = made.kinds().to_dict("records")
+    kinds = {
+        "failed": page.data["choices"]["failed"],
+        "successful": page.data["choices"]["successful"],
+    }
+    for at, weight, place in ((0, "query", 0), (50, "feed-forward, out", 1), (104, "query", 1)):
+        for name, value in {
+            "at": at,
+            "weight": weight,
+            **{k: v[place] for k, v in kinds.items()},
+        }.items():
+            page.choose(name, value)
+        step = page.data["step"][at]
+        for kind, told in zip(kinds, page.said.split(". "), strict=True):
+            key = runs[kinds[kind][place]]["key"]
+            loss = made.histories([key])[key]["loss"].rolling(20, min_periods=1).mean()
+            column = made.QUERY if weight == "query" else made.OUT
+            norms = made.gradients([key])[key].set_index("step").loc[step]
+            assert told.startswith(f"Step {step}, {kind} run: ")
+            wanted = [step, loss[step - 1], norms[column.format(0)], 1, norms[column.format(2)], 3]
+            assert found(told) == pytest.approx(wanted, rel=0.051, abs=6e-4)
+        profile = {trace["name"]: trace["y"] for trace in page.traces(1)}
+        assert profile["successful run"][0] == pytest.approx(norms[column.format(0)], rel=1e-3)
+
+
+def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "seeds.html")
+    table = page.csv()
+    cells = chosen_cells(page)
+    assert len(table) == sum(len(cell.scores) for cell in cells)
+    assert table["times_drawn"].sum() == 5 * len(cells)
+    table = Page(browser, folder / "rates.html").csv()
+    assert table["learn_nothing"].sum() == failure_curve(made.pilot())["failures"].sum()
+    page = Page(browser, folder / "inside.html")
+    table = page.csv()
+    assert len(table) == 2 * len(page.data["step"])
+
+
+def test_controls_answer_to_the_keyboard(browser: Any, folder: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page = Page(browser, folder / "seeds.html")
+    page.run("document.activeElement.blur()")
+    reached = []
+    for _ in range(20):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        element = browser.switch_to.active_element
+        reached.append(element.get_attribute("name") or element.get_attribute("class"))
+        if element.get_attribute("name") == "number":
+            element.send_keys(Keys.ARROW_RIGHT)
+            assert page.chosen("number") == 6 and "of 6 drawn" in page.said
+        if element.get_attribute("name") == "sample":
+            before = page.said
+            element.send_keys(Keys.SPACE)
+            assert page.said != before
+        if element.get_attribute("class") == "stabkit-csv":
+            break
+    names = [control.name for control in made.ALL["seeds"]().controls]
+    assert [name for name in reached if name in (*names, "stabkit-csv")] == [*names, "stabkit-csv"]
+
+
+def test_without_javascript_the_page_says_what_is_missing(browser: Any, folder: Path) -> None:
+    command = "Emulation.setScriptExecutionDisabled"
+    browser.execute_cdp_cmd(command, {"value": True})
+    try:
+        browser.get((folder / "rates.html").as_uri())
+        text = browser.find_element("tag name", "figure").text
+    finally:
+        browser.execute_cdp_cmd(command, {"value": False})
+    assert "needs JavaScript" in text and "A finding" in text
+    assert "Learning rate" not in text.split("needs JavaScript")[0]
