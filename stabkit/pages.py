@@ -19,6 +19,7 @@ from stabkit import report, selection
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.paper import CLAIMS
+from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.studies import study
 
@@ -69,6 +70,11 @@ def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
     """Return the published runs of ``configs`` (digests do not count), with ``method``."""
     found = selection.matching(published().table(), configs)
     return found.assign(method=[report.method(run) for run in found.to_dict("records")])
+
+
+def shelf(kind: str) -> pd.DataFrame:
+    """Return the published tables of an analysis of weights as one, empty where there are none."""
+    return Shelf(results_folder(), base=results_folder()).table(kind)
 
 
 def status(*studies: str) -> Any:
