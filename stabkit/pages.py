@@ -72,9 +72,16 @@ def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
     return found.assign(method=[report.method(run) for run in found.to_dict("records")])
 
 
-def shelf(kind: str) -> pd.DataFrame:
-    """Return the published tables of an analysis of weights as one, empty where there are none."""
-    return Shelf(results_folder(), base=results_folder()).table(kind)
+def shelf(kind: str, run: str = "run") -> pd.DataFrame:
+    """Return the published tables of an analysis of weights as one, empty where there are none.
+
+    ``model`` and ``task`` are those of the published run that the column ``run`` names.
+    """
+    table = Shelf(results_folder(), base=results_folder()).table(kind)
+    if table.empty:
+        return table
+    about = published().table().set_index("key")
+    return table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
 
 
 def status(*studies: str) -> Any:

@@ -61,9 +61,12 @@ def test_no_published_analysis_is_no_error() -> None:
 @pytest.mark.usefixtures("all_studies")
 def test_published_analyses_name_runs_that_are_published() -> None:
     runs = set(pages.published().keys())
-    swaps, planes = pages.shelf("layer-swaps"), pages.shelf("loss-surfaces")
+    swaps = pages.shelf("layer-swaps")
+    planes = pages.shelf("loss-surfaces", "failed_run")
     assert set(swaps["run"]) | set(planes["failed_run"]) | set(planes["successful_run"]) <= runs
     assert len(swaps) == 6 * 2 * 13
+    assert set(swaps["model"]) == {"mini-bert"}
+    assert sorted(planes["task"].unique()) == ["mini-cola", "mini-mrpc", "mini-rte"]
     assert pages.shelf("runs-of-another-kind").empty
 
 
