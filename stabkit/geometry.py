@@ -19,7 +19,6 @@ from torch import Tensor
 
 from stabkit.errors import StabkitError
 from stabkit.stats import Floats
-from stabkit.tables import require
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -49,20 +48,6 @@ def grid(low: float, high: float, points: int) -> Floats:
         raise StabkitError(f"{asked}: expected low < high and 2 points a side or more")
     side = np.linspace(low, high, points).round(DIGITS)
     return np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
-
-
-def barrier(table: pd.DataFrame, value: str = "loss") -> float:
-    """Return by how much ``value`` between the ends of a ``line`` rises above both of them.
-
-    In the unit of ``value``; at most 0 where there is no barrier. Raises StabkitError unless the
-    table has both ends, a = 0 and a = 1, and a point between them.
-    """
-    require(table, ("a", value))
-    a, values = (table[name].to_numpy(dtype=float) for name in ("a", value))
-    ends, inside = (a == 0) | (a == 1), (a > 0) & (a < 1)
-    if not (inside.any() and {0.0, 1.0} <= set(a)):
-        raise StabkitError("a barrier needs both ends, a = 0 and a = 1, and a point between them")
-    return float(values[inside].max() - values[ends].max())
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.paper import CLAIMS
 from stabkit.places import results_folder
+from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.studies import study
 
@@ -53,6 +54,18 @@ def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
     """Return the published runs of ``configs`` (digests do not count), with ``method``."""
     found = selection.matching(published().table(), configs)
     return found.assign(method=[report.method(run) for run in found.to_dict("records")])
+
+
+def shelf(kind: str, run: str = "run") -> pd.DataFrame:
+    """Return the published tables of an analysis of weights as one, empty where there are none.
+
+    ``model`` and ``task`` are those of the published run that the column ``run`` names.
+    """
+    table = Shelf(results_folder(), base=results_folder()).table(kind)
+    if table.empty:
+        return table
+    about = published().table().set_index("key")
+    return table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
 
 
 def status(*studies: str) -> Any:

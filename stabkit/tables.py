@@ -6,6 +6,7 @@ checked first: StabkitError names missing columns, an empty table, runs without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
     "flat_loss": "training loss at the label entropy",
     "diverged": "loss not finite",
 }
+LAYER = re.compile(r"layers?\.(\d+)(?:\.(.+))?$")  # its number; what a matrix is called in it
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -122,3 +124,35 @@ def only(table: pd.DataFrame, *columns: str) -> None:
         if len(values) > 1:
             found = ", ".join(map(str, values))
             raise StabkitError(f"runs of several values of {name} ({found}); select one of them")
+
+
+def layer_norms(gradients: pd.DataFrame, weight: str | None = None) -> pd.DataFrame:
+    """Return L2 gradient norms with one row per step and one column per layer, 1 at the bottom.
+
+    ``gradients`` is a run's gradient history, whole or thinned, as ``Store.gradients`` returns it.
+    ``weight`` is one of ``layer_weights``; without it, all matrices of a layer are taken together.
+    Raises StabkitError where no layer has such a matrix.
+    """
+    require(gradients, ("step",))
+    parts: dict[int, list[str]] = {}
+    for name in gradients.columns:
+        if (match := LAYER.search(name)) and weight in (None, match[2]):
+            parts.setdefault(int(match[1]) + 1, []).append(name)
+    if not parts:
+        raise StabkitError(
+            f"no column of a layer{f' and the weight {weight!r}' if weight else ''}; the columns "
+            f"are {', '.join(gradients.columns[:5])}, ..."
+        )
+    squares = {layer: gradients[parts[layer]].astype(float) ** 2 for layer in sorted(parts)}
+    norms = {layer: np.sqrt(square.sum(axis=1)) for layer, square in squares.items()}
+    return pd.DataFrame(norms).set_index(gradients["step"])
+
+
+def layer_weights(gradients: pd.DataFrame) -> list[str]:
+    """Return what the weight matrices of a layer are called, in order; none in a thinned history.
+
+    Raises StabkitError for a table without rows or steps.
+    """
+    require(gradients, ("step",))
+    found = (LAYER.search(name) for name in gradients.columns)
+    return list(dict.fromkeys(match[2] for match in found if match and match[2]))

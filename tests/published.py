@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from fakes import judged
+from inside import history, plane, swaps
 from numpy.typing import NDArray
 
 from stabkit import parquet, results, studies
 from stabkit.config import RunConfig
+from stabkit.mechanism import contrast
 from stabkit.mini.tasks import DEV_SIZE, RECIPES, splits
 from stabkit.results import RunResult
 from stabkit.studies import PILOT_RATES, STUDIES
@@ -24,7 +26,10 @@ METRICS = {"mini-mrpc": "accuracy_f1", "mrpc": "accuracy_f1", "mini-cola": "mcc"
 
 
 def publish(folder: Path) -> Path:
-    """Write a compacted store with all runs of all studies; the blind rule finds RATE."""
+    """Write a compacted store with all runs of all studies; the blind rule finds RATE.
+
+    Beside it the tables of the analyses of weights.
+    """
     grid = [config for study in STUDIES.values() for config in study.build(RATE)]
     grid += studies.real(MODEL)
     runs = [
@@ -32,28 +37,52 @@ def publish(folder: Path) -> Path:
         for config in grid
     ]
     table = results.unique(one.row() for one in runs)
-    contents = {"gradients": gradients(table), "histories": histories(table), "runs": table}
-    for kind, content in contents.items():
+    frame = results.frame(table)
+    files = {"runs": table, "histories": histories(frame), "gradients": gradients(frame)}
+    for kind, content in (files | analyses(frame)).items():
         parquet.write(folder / f"{kind}.parquet", content)
     return folder
 
 
-def histories(table: pa.Table) -> pa.Table:
-    """Return loss and dev score at each of the runs' STEPS, the last ones at all of them."""
+def histories(runs: pd.DataFrame) -> pa.Table:
+    """Return the loss and a dev score at each of the runs' STEPS, the last one at all of them."""
     names = {"score_last": "dev_score", "train_loss": "loss"}
-    return _each_step(table.select(["key", *names]).to_pandas().rename(columns=names))
-
-
-def gradients(table: pa.Table) -> pa.Table:
-    """Return the norms of two layers' query weights, the same at each of the runs' STEPS."""
-    layers = {f"bert.encoder.layer.{i}.attention.self.query.weight": 10.0**-i for i in range(2)}
-    return _each_step(table.select(["key"]).to_pandas().assign(**layers))
-
-
-def _each_step(runs: pd.DataFrame) -> pa.Table:
-    rows = runs.loc[runs.index.repeat(STEPS)]
+    rows = runs[["key", *names]].rename(columns=names).loc[runs.index.repeat(STEPS)]
     step = np.tile(np.arange(1, STEPS + 1), len(runs))
     return pa.Table.from_pandas(rows.assign(step=step), preserve_index=False)
+
+
+def gradients(runs: pd.DataFrame) -> pa.Table:
+    """Return gradients that vanish in failed runs, whole for 3 epochs of the RTE-like task."""
+    whole = (runs["task"] == "mini-rte") & (runs["epochs"] == 3)
+    parts = [runs.loc[~whole, ["key"]].assign(step=1)]
+    for failed, shape in ((True, (0.01, 0.001)), (False, (10.0, 0.1))):
+        keys = runs.loc[whole & (runs["failed"] == failed), "key"]
+        one = history(*shape, steps=STEPS)
+        parts.append(pd.concat([one] * len(keys)).assign(key=np.repeat(keys.to_numpy(), STEPS)))
+    return pa.Table.from_pandas(pd.concat(parts), preserve_index=False)
+
+
+def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
+    """Return layer swaps on the RTE-like task and a plane for each task of Fig. 7."""
+    made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01"}
+    cell = (runs["mixout"] == 0) & (runs["multiplier"] == "none") & (runs["warmup"] == 0.1)
+    plain = runs[cell & (runs["epochs"] == 3) & (runs["model"] == "mini-bert")]
+    planes, swapped = [], pd.DataFrame()
+    for task in ("mini-rte", "mini-mrpc", "mini-cola"):
+        of_task = plain[(plain["task"] == task) & plain["train_size"].isna()]
+        found = contrast(of_task, each=1).groupby("kind").head(3)
+        pair = found.groupby("kind")["key"].first()
+        about = {"failed_run": pair["failed"], "successful_run": pair["successful"], "key": task}
+        planes.append(plane().assign(**about, **made))
+        if task == "mini-rte":
+            names = dict(enumerate(found["key"]))
+            table = swaps().drop(columns="model").assign(**made)
+            swapped = table.assign(run=table["seed"].map(names), key=table["seed"].map(names))
+    return {
+        "layer-swaps": results.steps(swapped),
+        "loss-surfaces": results.steps(pd.concat(planes)),
+    }
 
 
 def run(config: RunConfig) -> RunResult:

@@ -37,6 +37,23 @@ def test_nothing_published_is_no_error() -> None:
     assert "`stabkit study table1-rte`" in pages.status("table1-rte").data
 
 
+@pytest.mark.usefixtures("none")
+def test_no_published_analysis_is_no_error() -> None:
+    assert pages.shelf("layer-swaps").empty
+
+
+@pytest.mark.usefixtures("all_studies")
+def test_published_analyses_name_runs_that_are_published() -> None:
+    runs = set(pages.published().keys())
+    swaps = pages.shelf("layer-swaps")
+    planes = pages.shelf("loss-surfaces", "failed_run")
+    assert set(swaps["run"]) | set(planes["failed_run"]) | set(planes["successful_run"]) <= runs
+    assert len(swaps) == 6 * 2 * 13
+    assert set(swaps["model"]) == {"mini-bert"}
+    assert sorted(planes["task"].unique()) == ["mini-cola", "mini-mrpc", "mini-rte"]
+    assert pages.shelf("runs-of-another-kind").empty
+
+
 @pytest.mark.usefixtures("all_studies")
 def test_the_runs_of_studies_are_told_apart() -> None:
     assert pages.rate() == RATE

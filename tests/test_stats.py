@@ -189,6 +189,21 @@ def test_verdict_corrects_over_all_tasks() -> None:
     assert len(table_1_verdict(both, rng()).checks) == 10
 
 
+def test_verdict_on_a_task_beyond_table_1() -> None:
+    spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
+    table = pd.concat([table_1(spreads), table_1(spreads).assign(task="mini-scitail")])
+    verdict = table_1_verdict(table, rng(), exhibited=("scitail", "qnli"))
+    assert verdict.checks["task"].unique().tolist() == ["mini-scitail"]
+    assert (verdict.exhibit, verdict.missing) == ("scitail, qnli", ("qnli",))
+    assert table_1_verdict(table, rng()).checks["task"].unique().tolist() == ["mini-rte"]
+
+
+def test_the_methods_are_in_the_order_of_their_means_on_every_task() -> None:
+    for task in ("rte", "mrpc", "cola"):
+        means = [TABLE_1[task, method].mean for method in METHODS]
+        assert means == sorted(means)
+
+
 def test_verdict_needs_all_methods_and_one_model() -> None:
     with pytest.raises(StabkitError, match="no runs of Devlin, Lee on mini-rte"):
         table_1_verdict(table_1({"Ours": 0.01}), rng())

@@ -29,7 +29,7 @@ from transformers import (
 from stabkit import models
 from stabkit.batches import Encoded, encode
 from stabkit.errors import StabkitError, StoreError
-from stabkit.geometry import Plane, barrier, grid, project
+from stabkit.geometry import Plane, grid, project
 from stabkit.store import Store
 from stabkit.surface import Value, _Scratch, evaluate, line, surface
 from stabkit.train import Learner, pin, task_of, trained_model
@@ -420,21 +420,6 @@ def test_a_line_is_exact_at_its_ends_and_the_axis_of_a_plane(tmp_path: Path) -> 
     assert table["a"].tolist() == at.tolist()
     back = line(plane().first, plane().origin, model(), data(), [0, 1], gradient=True)
     assert values(back) == values(table)[::-4]
-
-
-def test_a_barrier_rises_above_both_ends() -> None:
-    table = pd.DataFrame({"a": [-0.5, 0, 0.25, 0.75, 1, 2], "loss": [9, 0.7, 1.5, 0.1, 0.9, 9]})
-    assert barrier(table) == pytest.approx(0.6)
-    assert barrier(table.sample(frac=1, random_state=0)) == pytest.approx(0.6)
-    norms = table.assign(gradient_norm=-table["loss"])
-    assert barrier(norms, "gradient_norm") == pytest.approx(0.6)
-    assert barrier(table.assign(loss=[0, 1, 0.5, 0.6, 0, 0])) == pytest.approx(-0.4)
-    assert math.isnan(barrier(table.assign(loss=[0, 1, math.nan, 3, 1, 0])))
-    for rows in (table[1:2], table[table["a"] != 1], table[table["a"].isin([0, 1])]):
-        with pytest.raises(StabkitError, match="both ends, a = 0 and a = 1, and a point between"):
-            barrier(rows)
-    with pytest.raises(StabkitError, match="no column gradient_norm"):
-        barrier(table, "gradient_norm")
 
 
 # --- projection ---------------------------------------------------------------------------------

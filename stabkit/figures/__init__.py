@@ -8,6 +8,8 @@ from stabkit.figures.ablation import (
 )
 from stabkit.figures.dynamics import correction_factor, gradient_norms, training_curves
 from stabkit.figures.generalisation import dev_over_training, score_against_loss
+from stabkit.figures.layers import gradient_map, layer_swap
+from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
 from stabkit.figures.scores import failure_curves, seed_scores, summary_table
 from stabkit.figures.style import PALETTE, Exhibit, caption, html, show
 
@@ -16,17 +18,22 @@ __all__ = [
     "Exhibit",
     "ablation_grid",
     "arms",
+    "barrier_line",
     "caption",
     "correction_factor",
     "dev_over_training",
     "effective_rates",
     "failure_curves",
+    "gradient_map",
     "gradient_norms",
     "html",
+    "layer_swap",
     "score_against_loss",
     "seed_scores",
     "show",
     "small_data",
     "summary_table",
+    "surface_3d",
+    "surface_contours",
     "training_curves",
 ]

@@ -1,0 +1,233 @@
+"""When the exhibits from inside the runs agree with the paper: Fig. 2, 4, 7 and 13.
+
+What failed runs have forgotten, how flat their loss stays, where their gradients vanish and what
+stands between them and a good minimum. As in ``stabkit.agreement``, criteria were fixed before the
+runs and the number itself decides. Runs of a kind may be three, too few to resample: intervals of
+means are Student's, of differences Welch's, and ratios are differences of logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from stabkit import results
+from stabkit.errors import StabkitError
+from stabkit.findings import Finding
+from stabkit.selection import SHOWN
+from stabkit.stats import Estimate, Floats, bootstrap
+from stabkit.tables import layer_norms, learned_nothing, only, require
+
+FORGETFUL = 10 / 24  # of the depth, from the top: what the paper's failed runs have forgotten
+FLAT = 0.05  # around the label entropy
+WARM, LATE = 0.1, 2 / 3  # of a run's steps: where its warmup ends, where its end begins
+EMBEDDINGS = {False: "fine-tuned embeddings", True: "pre-trained embeddings"}
+VALUES = {"loss": ("Fig. 7", "loss"), "gradient_norm": ("Fig. 13", "gradient norm")}
+
+
+def contrast(table: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
+    """Return failed and successful runs to set against each other, with the column ``kind``.
+
+    They are all runs of one configuration, that of the smallest learning rate, which has ``each``
+    of both kinds. Where none has, correction on and off count as one: at the smallest learning
+    rate that has both kinds then. No runs where there is none either. ``table`` is a run table of
+    one model and task; successful is a run without any sign of failure.
+    """
+    only(table, "model", "task", "epochs", "multiplier", "mixout", "warmup")
+    require(table, ("seed", "learning_rate", "bias_correction", "failed"))
+    failed = table["failed"].astype(bool)
+    kind = np.where(failed, "failed", np.where(learned_nothing(table), "neither", "successful"))
+    judged = table.assign(kind=kind)[kind != "neither"].sort_values(["kind", "seed"])
+    for by in (["learning_rate", "bias_correction"], ["learning_rate"]):
+        for _, cell in judged.groupby(by):
+            sizes = cell.groupby("kind").size()
+            if len(sizes) == 2 and sizes.min() >= each:
+                return cell
+    return judged.iloc[:0]
+
+
+def layer_swap(table: pd.DataFrame) -> list[Finding]:
+    """Judge Fig. 2a and 2b on one model: two findings for either choice of the embeddings.
+
+    ``table`` has a row for each run, choice and k: run, failed, embeddings, k, nll (nats per
+    token), as the analysis "layer-swap" makes it.
+    """
+    require(table, ("run", "failed", "embeddings", "k", "nll"))
+    only(table, "model")
+    return [
+        finding
+        for embeddings, rows in table.groupby("embeddings")
+        for finding in _forgetting(rows, f"Fig. 2, {EMBEDDINGS[bool(embeddings)]}")
+    ]
+
+
+def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
+    nll = rows.pivot(index="run", columns="k", values="nll")
+    failed = rows.groupby("run")["failed"].first().loc[nll.index].to_numpy(dtype=bool)
+    depth = int(nll.columns.max())
+    top = round(FORGETFUL * depth)
+    more = exhibit, "perplexity at k = 0: failed runs above successful ones (ratio above 1)"
+    gone = exhibit, f"most of the failed runs' excess (in nats per token) gone by k = {top}"
+    if min(failed.sum(), (~failed).sum()) < 2:
+        reason = f"{failed.sum()} failed and {(~failed).sum()} successful runs"
+        return Finding(*more, len(nll), reason), Finding(*gone, len(nll), reason)
+    ratio = Estimate(*np.exp(_difference(nll.loc[failed, 0], nll.loc[~failed, 0])))
+    told = f"{_perplexity(nll.loc[failed, 0])} in failed runs, {_perplexity(nll.loc[~failed, 0])}"
+    told += f" in successful ones, {_perplexity(nll[depth])} with all layers given back"
+    first = Finding(*more, len(nll), told, bool(ratio.value > 1), ratio, "")
+    excess = nll[failed].sub(nll.loc[failed, depth], axis=0)
+    if excess[0].min() <= 0:
+        return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
+    share = _mean(1 - excess[top] / excess[0])
+    steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
+    told = f"perplexity of failed runs: {', '.join(steps)}"
+    return first, Finding(*gone, int(failed.sum()), told, bool(share.value > 0.5), share, "%")
+
+
+def _perplexity(nll: pd.Series) -> str:
+    return f"{np.exp(nll.mean()):.3g}"
+
+
+def flat_loss(table: pd.DataFrame, rng: np.random.Generator) -> Finding:
+    """Judge Fig. 2c: do failed runs of one model end at the entropy of the labels, in nats?
+
+    Their loss is that of the finished model on its whole training set.
+    """
+    require(table, ("failed", "train_loss", "label_entropy"))
+    only(table, "model", "task")
+    head = f"Fig. 2c, {table['model'].iloc[0]}", "failed runs' loss within 5 % of the label entropy"
+    failed = table[table["failed"].astype(bool)]
+    away = (failed["train_loss"] / failed["label_entropy"] - 1).abs()
+    finite = away[np.isfinite(away)]
+    if finite.empty:
+        return Finding(*head, len(failed), "no failed run with a finite loss")
+    told = f"mean distance; {(away <= FLAT).sum()} of {len(failed)} failed runs lie within"
+    mean = bootstrap(finite, np.mean, rng)
+    return Finding(*head, len(failed), told, bool(mean.value <= FLAT), mean, "%")
+
+
+def gradients(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]) -> list[Finding]:
+    """Judge Fig. 4, 10, 11 and 12 on one model: where and when do failed runs' gradients vanish?
+
+    ``table`` is what ``contrast`` returns, ``histories`` has the gradient history of each of its
+    runs by key. Compared are means of decimal logarithms, so the unit is an order of magnitude.
+    """
+    require(table, ("key", "kind", "failed"))
+    only(table, "model", "task")
+    exhibit = f"Fig. 4, {table['model'].iloc[0]}"
+    bottom = exhibit, "bottom against top layer after warmup: ratio lower in failed runs"
+    end = exhibit, "all layers, last third of training: gradients of successful runs above"
+    if absent := [key for key in table["key"] if key not in histories]:
+        raise StabkitError(
+            f"no gradients of the runs {', '.join(absent)}; take them from the store"
+        )
+    if table["kind"].nunique() < 2 or table.groupby("kind").size().min() < 2:
+        reason = "fewer than 2 runs of a kind"
+        return [Finding(*head, len(table), reason) for head in (bottom, end)]
+    rows = [_vanishing(histories[key]) for key in table["key"]]
+    shape = pd.DataFrame(rows, columns=["ratio", "end"], index=table["kind"])
+    return [_orders(bottom, shape["ratio"]), _orders(end, shape["end"])]
+
+
+def _orders(head: tuple[str, str], logarithms: pd.Series) -> Finding:
+    """Set successful runs against failed ones, by decimal logarithms indexed by kind."""
+    if logarithms.isna().any():
+        return Finding(*head, len(logarithms), "all layers share their weights")
+    failed, successful = (logarithms.loc[kind] for kind in ("failed", "successful"))
+    gap = _difference(successful, failed)
+    told = (
+        f"orders of magnitude from {10 ** failed.mean():.2g} in failed runs to "
+        f"{10 ** successful.mean():.2g} in successful ones"
+    )
+    return Finding(*head, len(logarithms), told, bool(gap.value > 0), gap, "")
+
+
+def _vanishing(gradients: pd.DataFrame) -> tuple[float, float]:
+    """Return log10 of the bottom layer's norm over the top one's, and of the norm at the end.
+
+    Means over the log-spaced steps that a thinned history keeps, so that all runs are measured
+    alike. The first is NaN where there is one layer only.
+    """
+    thinned = results.thin(pa.Table.from_pandas(gradients, preserve_index=False)).to_pandas()
+    norms = layer_norms(thinned).clip(lower=np.finfo(np.float32).tiny)
+    share = norms.index / norms.index.max()
+    after = np.log10(norms[share > WARM])
+    ratio = (after.iloc[:, 0] - after.iloc[:, -1]).mean() if norms.shape[1] > 1 else np.nan
+    total = np.log10((norms[share > LATE] ** 2).sum(axis=1)) / 2
+    return float(ratio), float(total.mean())
+
+
+def between(plane: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of a plane that lie on the line from its first checkpoint to its second.
+
+    As a line's: a is 0 at the first (failed), 1 at the second (successful); other columns stay.
+    Raises StabkitError for a plane without such points.
+    """
+    require(plane, ("a", "b"))
+    line = plane[np.isclose(plane["a"] + plane["b"], 1)]
+    if line.empty:
+        raise StabkitError(
+            "no point of the plane has a + b = 1; expected a grid from 0 to 1 or more"
+        )
+    return line.assign(a=line["b"]).drop(columns="b").sort_values("a")
+
+
+def barrier(line: pd.DataFrame, value: str = "loss") -> float:
+    """Return by how much ``value`` between the ends of a line rises above both of them.
+
+    In the unit of ``value``; at most 0 where there is no barrier. Raises StabkitError unless the
+    table has both ends, a = 0 and a = 1, and a point between them.
+    """
+    return float(np.subtract(*_heights(line, value)))
+
+
+def _heights(line: pd.DataFrame, value: str) -> tuple[float, float]:
+    """Return the largest value between the ends, and the larger one of the ends."""
+    require(line, ("a", value))
+    a, values = (line[name].to_numpy(dtype=float) for name in ("a", value))
+    ends, inside = (a == 0) | (a == 1), (a > 0) & (a < 1)
+    if not (inside.any() and {0.0, 1.0} <= set(a)):
+        raise StabkitError("a barrier needs both ends, a = 0 and a = 1, and a point between them")
+    return float(values[inside].max()), float(values[ends].max())
+
+
+def surface(line: pd.DataFrame, where: str) -> list[Finding]:
+    """Judge Fig. 7 and 13 on the line from a failed to a successful run: a barrier of each value?
+
+    ``where`` names the model and task. One pair of runs has no interval.
+    """
+    found = []
+    for value, (exhibit, name) in VALUES.items():
+        highest, end = _heights(line, value)
+        over = Estimate(highest / end - 1, np.nan, np.nan)
+        head = f"{exhibit}, {where}", f"a maximum of the {name} above both ends of the line"
+        told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
+        found.append(Finding(*head, 2, told, highest > end, over, "%"))
+    return found
+
+
+def _mean(values: ArrayLike) -> Estimate:
+    """Mean of a few runs with Student's 95 % interval; no bounds below two runs."""
+    group = np.asarray(values, dtype=float)
+    if group.size < 2:
+        return Estimate(float(group.mean()), np.nan, np.nan)
+    return _interval(group.mean(), group.var(ddof=1) / group.size, group.size - 1)
+
+
+def _difference(one: ArrayLike, other: ArrayLike) -> Estimate:
+    """Mean of ``one`` minus mean of ``other`` with Welch's 95 % interval (1947), two runs each."""
+    groups: list[Floats] = [np.asarray(values, dtype=float) for values in (one, other)]
+    parts = np.array([group.var(ddof=1) / group.size for group in groups])
+    rest = np.array([group.size - 1 for group in groups])
+    freedom = parts.sum() ** 2 / (parts**2 / rest).sum() if parts.any() else rest.sum()
+    return _interval(groups[0].mean() - groups[1].mean(), parts.sum(), freedom)
+
+
+def _interval(value: float, variance: float, freedom: float) -> Estimate:
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variance)
+    return Estimate(float(value), float(value - half), float(value + half))
