@@ -162,6 +162,18 @@ def _vanishing(gradients: pd.DataFrame) -> tuple[float, float]:
     return float(ratio), float(total.mean())
 
 
+def collapse(gradients: pd.DataFrame, share: float = 0.1, window: int = 21) -> int | None:
+    """Return the step from which the norm of all layers stays below ``share`` of its peak.
+
+    None where it does not to the end. The norm is a median over ``window`` steps, since single
+    batches scatter widely; ``gradients`` is a run's whole gradient history.
+    """
+    norms = np.sqrt((layer_norms(gradients) ** 2).sum(axis=1))
+    smooth = norms.rolling(window, center=True, min_periods=1).median()
+    after = np.flatnonzero(smooth >= share * smooth.max())[-1] + 1
+    return int(norms.index[after]) if after < len(norms) else None
+
+
 def between(plane: pd.DataFrame) -> pd.DataFrame:
     """Return the points of a plane that lie on the line from its first checkpoint to its second.
 

@@ -173,6 +173,19 @@ def test_gradients_that_cannot_be_judged() -> None:
     assert np.isfinite(mechanism.gradients(table, dead)[0].number.value)
 
 
+def test_a_collapse_lasts_to_the_end() -> None:
+    assert mechanism.collapse(inside.history(0.01, 0.001)) == 235  # of 468: the second half
+    assert mechanism.collapse(inside.history(0.01, 0.2)) is None
+    assert mechanism.collapse(inside.history(0.01, 0.2), share=0.5) == 235
+    assert mechanism.collapse(inside.history(0.01, 50.0)) is None
+    dip = inside.history(0.01, 1.0)
+    dip.iloc[100:200, 1:] *= 1e-6
+    assert mechanism.collapse(dip) is None
+    spike = inside.history(0.01, 1.0)
+    spike.iloc[[100, 300], 1:] *= 1e6  # single batches are no peak
+    assert mechanism.collapse(spike) is None
+
+
 def test_the_line_between_two_runs_lies_on_their_plane() -> None:
     line = between(inside.plane())
     assert line["a"].tolist() == pytest.approx(np.linspace(-0.5, 1.5, 21))

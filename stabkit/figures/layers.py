@@ -44,7 +44,8 @@ def layer_swap(table: pd.DataFrame) -> go.Figure:
         figure.add_trace(line, row=row, col=1)
     figure.update_xaxes(title_text="top layers given back, k", row=len(choices), col=1)
     figure.update_yaxes(type="log", exponentformat="power", title_text="perplexity", matches="y")
-    return figure.update_layout(template="stabkit", height=120 + 260 * len(choices), margin_t=105)
+    height = 150 + 260 * len(choices)
+    return figure.update_layout(template="stabkit", height=height, margin_t=130, legend_y=1.06)
 
 
 def _swap_line(run: pd.DataFrame, name: str, seed: int, in_legend: bool) -> go.Scatter:
@@ -87,11 +88,16 @@ def gradient_map(
             figure.add_trace(_map(layer_norms(gradients, weight)), row=row, col=col)
         figure.update_yaxes(title_text=_short(weight), row=row, col=1)
     figure.update_xaxes(title_text="step", row=len(rows))
-    bar = {"title": "gradient norm", "orientation": "h", "thickness": 10, "outlinewidth": 0}
-    bar |= {"y": 1 + 0.5 / len(rows), "yanchor": "bottom", "tickprefix": "10<sup>"}
-    axis = {"colorscale": DEPTH, "colorbar": bar | {"ticksuffix": "</sup>", "dtick": 1}}
     height = 200 + 130 * len(rows)
-    return figure.update_layout(template="stabkit", height=height, coloraxis=axis, margin_t=130)
+    axis = {"colorscale": DEPTH, "colorbar": _powers(below=-75 / (height - 150))}
+    return figure.update_layout(template="stabkit", height=height, coloraxis=axis, margin_b=110)
+
+
+def _powers(below: float) -> dict[str, object]:
+    """Return a colour bar for decimal logarithms, at a height in units of the plot's."""
+    place = {"orientation": "h", "y": below, "yanchor": "top", "thickness": 10, "tickangle": 0}
+    ticks = {"dtick": 1, "tickprefix": "10<sup>", "ticksuffix": "</sup>", "outlinewidth": 0}
+    return place | ticks | {"title": {"text": "gradient norm", "side": "bottom"}}
 
 
 def _map(norms: pd.DataFrame) -> go.Heatmap:

@@ -55,7 +55,7 @@ def surface_contours(
     figure.add_traces([go.Scatter(**trace) for trace in _overlays(names, trajectory)])
     for axis, end in ((figure.update_xaxes, 1), (figure.update_yaxes, 2)):
         axis(title_text=f"{'ab'[end - 1]}: {names[0]} to {names[end]}", showgrid=False)
-    return figure.update_layout(template="stabkit", height=520)
+    return figure.update_layout(template="stabkit", height=580)
 
 
 def _mesh(table: pd.DataFrame, value: str, log: bool) -> Mesh:
@@ -91,7 +91,11 @@ def _contours(mesh: Mesh, log: bool, value: str) -> go.Contour:
         "<extra></extra>",
         hoverongaps=False,
         colorbar={
-            "title": TITLES[value],
+            "title": {"text": TITLES[value], "side": "bottom"},
+            "orientation": "h",  # below, for a phone has no width to spare
+            "tickangle": 0,
+            "y": -0.16,
+            "yanchor": "top",
             "thickness": 12,
             "outlinewidth": 0,
             "tickvals": np.log10(ticks) if log else None,
