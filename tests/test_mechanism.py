@@ -26,6 +26,7 @@ FIXED = {
     "warmup": 0.1,
     "label_entropy": 0.69,
     "constant": False,
+    "diverged": False,
 }
 
 
