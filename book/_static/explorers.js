@@ -91,8 +91,8 @@ function nearest(cells, choice, axes) {
 
 /** The choice, or the nearest that has runs and the same value for the control that was moved. */
 function settle(data, choice, moved) {
-  const fitting = data.cells.filter((cell) => !data.axes.includes(moved) || cell[moved] === choice[moved]);
-  const cell = nearest(fitting, choice, data.axes);
+  const fitting = (cell) => !data.axes.includes(moved) || cell[moved] === choice[moved];
+  const cell = nearest(data.cells.filter(fitting), choice, data.axes);
   return { ...choice, ...Object.fromEntries(data.axes.map((axis) => [axis, cell[axis]])) };
 }
 

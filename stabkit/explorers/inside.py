@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,18 +15,17 @@ from stabkit.explorers.mechanism import Explorer, Select, Slider
 from stabkit.figures.dynamics import DEPTH
 from stabkit.figures.scores import short
 from stabkit.figures.style import caption
-from stabkit.tables import only, require
+from stabkit.tables import layer_norms, layer_weights, only, require
 
 POINTS = 150  # kept of a run's steps, each with the norms of every weight in every layer
 WINDOW = 20  # batches over which the loss is averaged
-IN_LAYER = re.compile(r"layers?\.(\d+)\.(.+)\.weight$")
 NAMES = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "attention output",
-    "intermediate.dense": "feed-forward, in",
-    "output.dense": "feed-forward, out",
+    "attention.self.query.weight": "query",
+    "attention.self.key.weight": "key",
+    "attention.self.value.weight": "value",
+    "attention.output.dense.weight": "attention output",
+    "intermediate.dense.weight": "feed-forward, in",
+    "output.dense.weight": "feed-forward, out",
 }
 ALT = (
     "A failed run on the left and a successful one on the right: training loss above, below it the "
@@ -57,8 +55,7 @@ def inside(
         _run(run, histories[run["key"]], gradients[run["key"]], kept)
         for run in table.to_dict("records")
     ]
-    kinds = _kinds(runs)
-    weights = list(runs[0]["norms"])
+    kinds, weights = _kinds(runs), _weights(runs)
     return Explorer(
         kind="inside",
         data={
@@ -92,29 +89,28 @@ def _run(
         "name": f"seed {run['seed']}, {corrected} correction, {short(run['learning_rate'])}",
         "loss": _rounded(loss, kept),
         "norms": {
-            weight: [_rounded(gradients[column], kept) for column in columns]
-            for weight, columns in _weights(gradients).items()
+            NAMES.get(weight, weight): [
+                _rounded(norms, kept) for _, norms in layer_norms(gradients, weight).items()
+            ]
+            for weight in layer_weights(gradients)
         },
     }
-
-
-def _weights(gradients: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns of each weight that all layers have, from the bottom layer up."""
-    found: dict[str, dict[int, str]] = {}
-    for column in gradients.columns:
-        if (place := IN_LAYER.search(column)) and place[2] in NAMES:
-            found.setdefault(NAMES[place[2]], {})[int(place[1])] = column
-    if not found:
-        raise StabkitError(
-            "a run's gradients have no column of a layer's weight; take runs whose histories are "
-            "kept whole (stabkit.selection.exhibited)"
-        )
-    return {weight: [at[layer] for layer in sorted(at)] for weight, at in found.items()}
 
 
 def _rounded(values: pd.Series, kept: NDArray[np.int64]) -> list[float]:
     """Four significant digits are more than a screen shows, and half of the page's size."""
     return [float(f"{value:.3e}") for value in values.to_numpy()[kept]]
+
+
+def _weights(runs: list[dict[str, Any]]) -> list[str]:
+    """Return the weights whose norms all runs have."""
+    shared = [name for name in runs[0]["norms"] if all(name in run["norms"] for run in runs)]
+    if not shared:
+        raise StabkitError(
+            "the runs' gradients have no weight of a layer in common; take runs of one model whose "
+            "histories are kept whole (stabkit.selection.exhibited)"
+        )
+    return shared
 
 
 def _kinds(runs: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
