@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
 
-from stabkit import pages, studies
+from stabkit import pages, stats, studies
 from stabkit.config import RunConfig
 from stabkit.studies import fresh
 
@@ -152,31 +152,110 @@ def built() -> Path:
     return HTML / "book"
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("name", NAMES)
-def test_a_built_page_draws_its_figures_offline_and_without_complaint(
-    browser: Any, name: str
-) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    browser.get((HTML / "book" / f"{name}.html").as_uri())
-    WebDriverWait(browser, 60).until(lambda b: b.execute_script(DRAWN))
-    severe = [
-        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
-    ]
-    assert not severe
+def complaints(browser: Any) -> list[str]:
+    """Return errors in the console, requests that left the machine, and what is too wide."""
+    found = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     fetched = browser.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
-    assert not [address for address in fetched if address.startswith("http")]
     wide = browser.execute_script(
         "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-    assert wide <= 0
+    found += [address for address in fetched if address.startswith("http")]
+    return found + [f"{wide} pixels too wide"] * (wide > 0)
+
+
+def opened(browser: Any, page: Path, width: int = 1280) -> None:
+    """Open a built page and wait until all of its figures are drawn."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+    waited(browser, lambda b: b.execute_script(DRAWN))
+
+
+def waited(browser: Any, until: Callable[[Any], Any]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 60).until(until)
 
 
 DRAWN = """
-const figures = [...document.querySelectorAll(".stabkit-exhibit > div")];
+const figures = [...document.querySelectorAll(".stabkit-exhibit > div, .stabkit-panel")];
 return document.readyState === "complete"
     && figures.every(figure => figure.querySelectorAll("svg.main-svg").length > 0);
 """
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_built_page_draws_its_figures_offline_and_without_complaint(
+    browser: Any, built: Path, name: str, width: int
+) -> None:
+    opened(browser, built / f"{name}.html", width)
+    assert complaints(browser) == []
+
+
+@pytest.mark.browser
+def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path) -> None:
+    runs = pages.runs("table1-rte")
+    if runs.empty:
+        pytest.skip("no runs of table1-rte are published yet")
+    opened(browser, built / "06_baseline.html")
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('[data-kind=seeds] tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    for name, shown in (("Lee", rows[0]), ("Ours", rows[2])):
+        found = runs[runs["method"] == name]
+        failures, scores = int(found["failed"].sum()), 100 * found["score_last"]
+        rate = stats.wilson(failures, len(found)).percent()
+        assert shown[0].startswith(name)
+        assert shown[1:3] == [f"{failures} of {len(found)}", rate]
+        assert float(shown[3].split()[0]) == pytest.approx(scores.std(), abs=0.0501)
+        assert float(shown[4]) == pytest.approx(scores.mean(), abs=0.0501)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [("seeds", "index"), ("rates", "051_bias_correction"), ("inside", "041_forgetting")],
+)
+def test_explorers_of_the_book_answer(browser: Any, built: Path, kind: str, page: str) -> None:
+    opened(browser, built / f"{page}.html")
+    figures = browser.find_elements("css selector", f"[data-kind={kind}]")
+    if not figures:
+        pytest.skip("too few runs are published yet")
+    said = figures[0].find_element("class name", "stabkit-said")
+    before = said.text
+    select = figures[0].find_elements("tag name", "select")[-1]
+    select.find_elements("css selector", "option:not(:checked)")[0].click()
+    assert before and said.text != before
+    assert complaints(browser) == []
+
+
+@pytest.mark.browser
+def test_search_works_from_a_file(browser: Any, built: Path) -> None:
+    browser.get_log("browser")
+    browser.get((built.parent / "search.html").as_uri() + "?q=seeds")
+    waited(browser, lambda b: b.find_elements("css selector", "#search-results li a"))
+    assert complaints(browser) == []
+
+
+def test_built_pages_name_nothing_outside_of_their_folder_but_links(built: Path) -> None:
+    fetched = re.compile(
+        r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^\s>]*"""
+        r"""|<link\b[^>]*\bhref=["']?(?:https?:)?//[^\s>]*"""
+        r"""|(?:@import|url\()\s*["']?(?:https?:)?//[^\s)]*"""
+    )
+    for path in [*built.parent.rglob("*.html"), *built.parent.rglob("*.css")]:
+        assert fetched.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_and_picture_has_a_text_alternative(built: Path, name: str) -> None:
+    text = (built / f"{name}.html").read_text(encoding="utf-8")
+    for element in re.findall(r"<figure\b[^>]*>", text):
+        assert re.search(r'aria-label="[^"]+"|class="stabkit-sheet"', element), element
+    for element in re.findall(r"<img\b[^>]*>", text):
+        assert re.search(r'alt="[^"]+"', element), element
