@@ -123,6 +123,7 @@ def study(
     processes: options.Processes = 1,
     seeds: options.Seeds = None,
     learning_rate: options.Rate = None,
+    anew: options.Anew = False,
     dry_run: options.DryRun = False,
     data_dir: options.DataFolder = None,
     store: options.StoreFolder = RUNS,
@@ -141,17 +142,22 @@ def study(
     _say_where_data_lie(data_dir)
     from stabkit import report, selection
 
-    runs = open_store(store, results)
-    grid = selection.study_grid(name, runs, learning_rate)
+    opened = open_store(store, results)
+    grid = selection.study_grid(name, opened, learning_rate)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
+    from stabkit.records import check_hardware
+    from stabkit.store import Store
     from stabkit.sweep import sweep
-    from stabkit.train import pin
+    from stabkit.train import choose_device, pin
 
+    runs = Store(store) if anew else opened
     configs = [pin(config) for config in _shipped(grid)]
-    left = len(runs.pending(configs))
-    print(f"{name}: {len(configs)} runs, {len(configs) - left} done, {left} to do", file=sys.stderr)
+    pending = runs.pending(configs)
+    done = len(configs) - len(pending)
+    print(f"{name}: {len(configs)} runs, {done} done, {len(pending)} to do", file=sys.stderr)
     if not dry_run:
+        check_hardware(pending, runs.table(configs), choose_device())
         print(report.summary(sweep(configs, runs, processes)))
 
 

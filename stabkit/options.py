@@ -99,6 +99,14 @@ Processes: TypeAlias = Annotated[int, Option(min=1, help="Runs at a time, of one
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
 ]
+Anew: TypeAlias = Annotated[
+    bool,
+    Option(
+        "--anew",
+        help="Do published runs again here. Needed on other hardware than theirs, with which new "
+        "runs cannot be compared; stabkit publish puts them in the place of the old ones.",
+    ),
+]
 DryRun: TypeAlias = Annotated[bool, Option("--dry-run", help="Count the runs and do none.")]
 StudyName: TypeAlias = Annotated[str, Argument(help="A study's name (see stabkit studies).")]
 MaybeStudy: TypeAlias = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import stabkit
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
 from stabkit.metrics import score
 from stabkit.tasks import Task
 
@@ -104,10 +107,9 @@ def gradients(records: Records) -> pd.DataFrame:
 
 def provenance(device: torch.device, threads: int, executor: str) -> dict[str, Any]:
     """Return on what, with what and when a run was made."""
-    gpu = device.type == "cuda"
     return {
         "device": device.type,
-        "hardware": torch.cuda.get_device_name(device) if gpu else _processor(),
+        "hardware": hardware(device),
         "threads": threads,
         "executor": executor,
         "version": stabkit.__version__,
@@ -116,6 +118,29 @@ def provenance(device: torch.device, threads: int, executor: str) -> dict[str, A
         "transformers": transformers.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of the device's hardware class; figures compare runs of one class only."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def check_hardware(pending: Iterable[RunConfig], runs: pd.DataFrame, device: torch.device) -> None:
+    """Raise StabkitError if ``pending`` on ``device`` would be compared with other hardware's.
+
+    ``runs`` are a run table; compared are those of one model on one task, as in every figure.
+    """
+    here = hardware(device)
+    pairs = {(config.model, config.task) for config in pending}
+    compared = [run for run in runs.to_dict("records") if (run["model"], run["task"]) in pairs]
+    elsewhere = [run["hardware"] for run in compared if run["hardware"] != here]
+    if elsewhere:
+        made_on = ", ".join(dict.fromkeys(elsewhere))
+        raise StabkitError(
+            f"{len(elsewhere)} runs that these would be compared with were made on {made_on}, and "
+            f"this is {here}: scores and failures differ between the two; go on where they were "
+            "made, or do all of them here with --anew"
+        )
 
 
 @lru_cache

@@ -257,6 +257,31 @@ def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.Mon
     assert "stopped: 2 of 4 runs are in runs; start the same again" in said.err
 
 
+def test_a_study_does_not_mix_hardware(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = tiny.config(max_steps=2, epochs=None)
+    study = studies.Study("few", "", lambda rate: studies.grid(base, range(2)), needs_rate=False)
+    monkeypatch.setitem(studies.STUDIES, "few", study)
+    here = train.run(base)
+    elsewhere = replace(here, summary=here.summary | {"hardware": "Another CPU"})
+    results = tmp_path / "published"
+    Store(results).put(elsewhere)
+    Store(results).compact()
+    asked = ("study", "few", "--results", str(results))
+    assert stabkit(*asked, "--dry-run").err == "few: 2 runs, 1 done, 1 to do\n"
+    said = stabkit(*asked)
+    assert said.status == 2
+    assert "1 runs that these would be compared with were made on Another CPU" in said.err
+    assert not Path("runs/runs").exists()
+    said = stabkit(*asked, "--anew")
+    assert said.status == 0, said.err
+    assert stabkit("publish", "--results", str(results)).status == 0
+    published = Store(results).table()
+    assert len(published) == 2
+    assert set(published["hardware"]) == {here.summary["hardware"]}
+
+
 MISTAKES = {
     "run --task mini-rtee": "did you mean 'mini-rte'",
     "run --preset devil": "did you mean 'devlin'",
