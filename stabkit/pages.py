@@ -6,7 +6,8 @@ published runs needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -92,9 +93,20 @@ def claim(name: str) -> Any:
     )
 
 
-def sheet(table: pd.DataFrame, caption: str = "", index: bool = False) -> Any:
-    """Return a table as HTML that scrolls where it is wider than the page, caption below."""
+def sheet(
+    table: pd.DataFrame,
+    caption: str = "",
+    index: bool = False,
+    links: Mapping[str, str] | None = None,
+) -> Any:
+    """Return a table as HTML that scrolls where it is wider than the page, caption below.
+
+    In the built book, cells with a text of ``links`` lead to the page that it names.
+    """
     body = table.to_html(index=index, border=0, justify="left", na_rep="")
+    for text, page in (links or {}).items() if os.environ.get("STABKIT_BOOK") else ():
+        cell = f"<td>{escape(text)}</td>"
+        body = body.replace(cell, f'<td><a href="{page}.html">{escape(text)}</a></td>')
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return _ipython().HTML(
         f'<figure class="stabkit-sheet"><div tabindex="0">{body}</div>{below}</figure>'

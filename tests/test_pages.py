@@ -83,6 +83,16 @@ def test_tables_and_claims_are_escaped_html() -> None:
         pages.claim("nothing")
 
 
+def test_cells_lead_to_pages_in_the_built_book_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.DataFrame({"exhibit": ["Fig. 1 <2>", "Fig. 3"]})
+    monkeypatch.setenv("STABKIT_BOOK", "1")
+    body = pages.sheet(table, links={"Fig. 1 <2>": "06_baseline"}).data
+    assert '<td><a href="06_baseline.html">Fig. 1 &lt;2&gt;</a></td>' in body
+    assert "<td>Fig. 3</td>" in body
+    monkeypatch.delenv("STABKIT_BOOK")
+    assert "<a " not in pages.sheet(table, links={"Fig. 3": "042_small_data"}).data
+
+
 def test_reading_published_runs_does_not_import_torch() -> None:
     script = (
         "import sys; from stabkit import pages; pages.runs('pilot-rte');"

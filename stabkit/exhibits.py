@@ -1,0 +1,243 @@
+"""Every exhibit of the paper: which page shows it, which runs it rests on, what came of it.
+
+The criteria lie in ``stabkit.paper``, ``stabkit.agreement`` and ``stabkit.mechanism``; here they
+meet the published runs. Reading them needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from stabkit import agreement, mechanism, pages
+from stabkit.findings import Finding
+from stabkit.paper import METHODS, TASKS, paper_task, table_1_verdict
+from stabkit.presets import FAMILIES
+from stabkit.schedule import correction_factor
+from stabkit.stats import Estimate
+from stabkit.studies import REPORTED
+from stabkit.tables import learned_nothing
+
+TABLE_1 = "table1-rte", "table1-mrpc", "table1-cola"
+SHORT = "table1-rte", "controls-rte", "figure5"  # hold the 3-epoch runs on the RTE-like task
+USUAL = "epochs == 3 and mixout == 0 and multiplier == 'none' and warmup == 0.1"
+STEPS = 10_000  # of Fig. 6, by which the factor has reached 1
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A row of the paper's list: ``page`` is the name of the page, ``studies`` what it rests on.
+
+    ``judge`` holds the published runs against the criterion; it returns nothing while there are no
+    runs to judge, and None stands where the paper states nothing that could be tested.
+    """
+
+    name: str
+    shows: str
+    page: str
+    studies: tuple[str, ...] = ()
+    judge: Callable[[], list[Finding]] | None = None
+
+    def findings(self) -> list[Finding]:
+        """Return one finding per criterion, or that it is not judged yet."""
+        if self.judge is None:
+            return []
+        return self.judge() or [Finding(self.name, self.shows, 0, "no runs are published yet")]
+
+
+def usual() -> pd.DataFrame:
+    """Return the published 3-epoch runs on the RTE-like task that differ by rate and correction."""
+    return pages.runs(*SHORT).query(USUAL)
+
+
+def _each(table: pd.DataFrame, *by: str) -> Iterable[pd.DataFrame]:
+    """Return the groups of ``table``, none of an empty one."""
+    return [] if table.empty else [group for _, group in table.groupby(list(by), sort=False)]
+
+
+def _scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
+    """Judge the methods on each task on which all of them have all their runs."""
+    runs = pages.runs(*studies)
+    finished = [task for task in _each(runs, "task") if _complete(task)]
+    if not finished:
+        return []
+    ready = pd.concat(finished, ignore_index=True)
+    checks = table_1_verdict(ready, np.random.default_rng(0), exhibited=exhibited).checks
+    sizes = ready.groupby("task").size()
+    found = [
+        Finding(paper_task(row.task), row.check, int(sizes[row.task]), row.numbers, row.holds)
+        for row in checks.itertuples()
+    ]
+    done = {finding.exhibit for finding in found}
+    found += [
+        Finding(task, "the same", 0, "runs are missing") for task in exhibited if task not in done
+    ]
+    return found
+
+
+def _complete(runs: pd.DataFrame) -> bool:
+    sizes = runs.groupby("method").size().reindex(list(METHODS), fill_value=0)
+    return bool(sizes.min() >= len(REPORTED))
+
+
+def _forgetting() -> list[Finding]:
+    models = _each(pages.shelf("layer-swaps"), "model")
+    return [finding for rows in models for finding in mechanism.layer_swap(rows)]
+
+
+def _flat_losses() -> list[Finding]:
+    rng = np.random.default_rng(0)
+    return [mechanism.flat_loss(runs, rng) for runs in _each(usual(), "model")]
+
+
+def _gradients() -> list[Finding]:
+    found, store = [], pages.published()
+    for chosen in map(mechanism.contrast, _each(usual(), "model")):
+        if len(chosen):
+            norms = {key: store.gradients(key) for key in chosen["key"]}
+            found += mechanism.gradients(chosen, norms)
+    return found
+
+
+def _small_data() -> list[Finding]:
+    runs = pages.runs("small-cola", "small-mrpc", "small-qnli")
+    return [agreement.figure_3(task) for task in _each(runs, "task")]
+
+
+def _correction() -> list[Finding]:
+    runs = pages.runs("figure5")
+    return [] if runs.empty else agreement.figure_5(runs)
+
+
+def _factor() -> list[Finding]:
+    """Judge Fig. 6, a closed form: below 1 early, then towards 1, for both of the paper's betas."""
+    t, found = np.arange(1, STEPS + 1), []
+    for beta2 in sorted({family["beta2"] for family in FAMILIES.values()}, reverse=True):
+        factor = correction_factor(t, 0.9, beta2)
+        least = Estimate(float(factor.min()), np.nan, np.nan)
+        told = f"{least.value:.2f} at step {t[factor.argmin()]}, {factor[-1]:.3f} at step {STEPS:,}"
+        holds = bool(least.value < 1 and np.isclose(factor[-1], 1, atol=0.01))
+        head = f"Fig. 6, β₂ = {beta2:g}", "the factor is below 1 early and tends to 1"
+        found.append(Finding(*head, 0, f"closed form: {told}", holds))
+    return found
+
+
+def _warmup() -> list[Finding]:
+    runs = pages.runs("warmup")
+    return [] if runs.empty else [agreement.warmup(runs)]
+
+
+def _depth() -> list[Finding]:
+    deep, shallow = pages.runs("figure5"), pages.runs("shallow")
+    if deep.empty or shallow.empty:
+        return []
+    both = pd.concat([shallow, deep[deep["model"] == "mini-bert"]], ignore_index=True)
+    return [agreement.shallow(both)]
+
+
+def _planes() -> list[Finding]:
+    planes, found = pages.shelf("loss-surfaces", "failed_run"), []
+    for plane in _each(planes, "model", "task", "key"):
+        where = f"{plane['model'].iloc[0]} on {plane['task'].iloc[0]}"
+        found += mechanism.surface(mechanism.between(plane), where)
+    return found
+
+
+def _ablation() -> list[Finding]:
+    runs = pages.runs("ablation")
+    return [] if runs.empty else agreement.figure_9(runs)
+
+
+def _generalisation() -> list[Finding]:
+    runs, rng = pages.runs("ablation"), np.random.default_rng(0)
+    if runs.empty:
+        return []
+    at_rate = runs[runs["learning_rate"] == pages.rate()]
+    long = at_rate.query("epochs == 20 and bias_correction")
+    good = long[~learned_nothing(long)] if len(long) else long
+    looks = {key: pages.published().history(key) for key in good["key"]}
+    lasting = [agreement.figure_8a(long, looks, rng)] if len(long) else []
+    return lasting + agreement.figure_8b(runs, rng)
+
+
+EXHIBITS = (
+    Exhibit(
+        "Fig. 1, Table 1",
+        "dev scores of three recipes over 25 seeds",
+        "06_baseline",
+        TABLE_1,
+        lambda: _scores(*TABLE_1),
+    ),
+    Exhibit(
+        "Fig. 2a, 2b",
+        "perplexity as pre-trained layers are given back",
+        "041_forgetting",
+        SHORT,
+        _forgetting,
+    ),
+    Exhibit(
+        "Fig. 2c, 14",
+        "training loss of failed and successful runs",
+        "041_forgetting",
+        SHORT,
+        _flat_losses,
+    ),
+    Exhibit(
+        "Fig. 3",
+        "fewer examples, fewer steps",
+        "042_small_data",
+        ("small-cola", "small-mrpc", "small-qnli"),
+        _small_data,
+    ),
+    Exhibit(
+        "Fig. 4, 10, 11, 12",
+        "gradient norms by layer and weight",
+        "041_forgetting",
+        SHORT,
+        _gradients,
+    ),
+    Exhibit(
+        "Fig. 5",
+        "three models, with and without bias correction",
+        "051_bias_correction",
+        ("figure5",),
+        _correction,
+    ),
+    Exhibit("Fig. 6", "the factor of bias correction", "051_bias_correction", (), _factor),
+    Exhibit(
+        "Fig. 7, 13", "loss and gradient norm around the runs", "052_surfaces", TABLE_1, _planes
+    ),
+    Exhibit(
+        "Fig. 8a, 8b",
+        "dev score over training and against training loss",
+        "075_ablation",
+        ("ablation",),
+        _generalisation,
+    ),
+    Exhibit(
+        "Fig. 9", "epochs, learning rate, correction", "075_ablation", ("ablation",), _ablation
+    ),
+    Exhibit(
+        "Section 5.1", "warmup and correction together", "051_bias_correction", ("warmup",), _warmup
+    ),
+    Exhibit(
+        "Section 3.2",
+        "a shallow model is stable",
+        "051_bias_correction",
+        ("shallow", "figure5"),
+        _depth,
+    ),
+    Exhibit("Section 6", "the guidelines", "index", TABLE_1),
+    Exhibit("Section 7.1", "stability per point", "07_appendix", TABLE_1),
+    Exhibit("Sections 7.2, 7.3", "data and hyperparameters", "03_background"),
+    Exhibit(
+        "Section 7.8",
+        "another domain",
+        "07_appendix",
+        ("table1-scitail",),
+        lambda: _scores("table1-scitail", exhibited=("scitail",)),
+    ),
+)
