@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
 HTML = ROOT / "book" / "_build" / "html"
 NAMES = [page.stem for page in PAGES]
-PROSE = ("01_introduction", "02_related_work", "references")
+PROSE = ("01_introduction", "02_related_work", "glossary", "references")
 WITHOUT_RUNS = (*PROSE, "03_background", "organism")
 
 
@@ -59,6 +59,14 @@ def test_a_page_has_its_twin_for_colab(page: Path) -> None:
     notebook = json.loads(twin)
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert not [cell for cell in notebook["cells"] if cell.get("outputs")]
+
+
+def test_links_to_the_glossary_are_plain_words_in_the_twin(tmp_path: Path) -> None:
+    text = "A {term}`seed`, a {term}`failed run`; it {term}`fails <failed run>`, `{term}`.\n"
+    page = tmp_path / "page.md"
+    page.write_text(PAGES[0].read_text(encoding="utf-8").split("\n# ")[0] + "\n" + text)
+    (cell,) = json.loads(prepare().twin(page))["cells"]
+    assert cell["source"] == ["A seed, a failed run; it fails, `{term}`."]
 
 
 def test_preparing_twice_changes_nothing(
