@@ -38,8 +38,8 @@ def prepare() -> ModuleType:
 
 
 @cache
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+def script(name: str, folder: str = "book") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -258,6 +258,12 @@ def test_built_pages_name_nothing_outside_of_their_folder_but_links(built: Path)
     )
     for path in [*built.parent.rglob("*.html"), *built.parent.rglob("*.css")]:
         assert fetched.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_a_page_weighs_little_beside_what_all_share(built: Path) -> None:
+    own, shared = script("pages", "benchmarks").weights(built)
+    assert own.keys() == set(NAMES) and "plotly.min.js" in shared
+    assert {name: size for name, size in own.items() if size >= 1.5e6} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
