@@ -5,12 +5,14 @@ Run it after editing a page: ``python book/prepare.py``. Run twice, it changes n
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jupytext
 from plotly.offline import get_plotlyjs
 
 BOOK = Path(__file__).parent
+TERM = re.compile(r"\{term\}`([^`<]+?)(?: <[^`>]+>)?`")  # a link to the glossary, in the book only
 
 
 def pages() -> list[Path]:
@@ -19,10 +21,12 @@ def pages() -> list[Path]:
 
 
 def twin(page: Path) -> str:
-    """Return the .ipynb text of a page: no outputs, cells named by their place."""
+    """Return the .ipynb text of a page: no outputs, cells named by their place, terms as words."""
     notebook = jupytext.read(page)
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"{page.stem}-{place}"
+        if cell.cell_type == "markdown":
+            cell.source = TERM.sub(r"\1", cell.source)
     text: str = jupytext.writes(notebook, fmt="ipynb")
     return text.rstrip("\n") + "\n"
 

@@ -43,12 +43,20 @@ def runs(*studies: str) -> pd.DataFrame:
     While there is no reference rate, a study that needs one has no runs. Raises ConfigError for
     an unknown study.
     """
-    chosen, configs = rate(), []
-    for name in studies:
-        found = study(name)
-        if chosen is not None or not found.needs_rate:
-            configs += found.build(chosen or 0.0)
-    return runs_of(configs)
+    return runs_of(config for configs in _grids(studies).values() for config in configs)
+
+
+def by_study(*studies: str) -> dict[str, pd.DataFrame]:
+    """Return the published runs of each of some studies; quicker than one after the other."""
+    return selection.by_grid(published().table(), _grids(studies))
+
+
+def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
+    chosen, found = rate(), map(study, studies)
+    return {
+        one.name: one.build(chosen or 0.0) if chosen is not None or not one.needs_rate else []
+        for one in found
+    }
 
 
 def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
@@ -72,11 +80,16 @@ def shelf(kind: str, run: str = "run") -> pd.DataFrame:
 def status(*studies: str) -> Any:
     """Return how many runs of each study are published, and how to make the others."""
     lines = []
-    for name in studies:
-        done, total = len(runs(name)), len(study(name).build(1.0))
+    for name, found in by_study(*studies).items():
+        done, total = len(found), planned(name)
         line = f"- `{name}`: {done} of {total} runs are published"
         lines.append(line + ("." if done == total else f"; `stabkit study {name}` makes the rest."))
     return markdown("\n".join(lines))
+
+
+def planned(name: str) -> int:
+    """Return how many runs a study has when it is complete."""
+    return len(study(name).build(1.0))
 
 
 def exhibit(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Any]) -> Any:
@@ -85,10 +98,13 @@ def exhibit(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Any]) -> Any:
 
 
 def claim(name: str) -> Any:
-    """Return a finding of the paper (a key of ``stabkit.paper.CLAIMS``) as an admonition."""
+    """Return a finding of the paper (a key of ``stabkit.paper.CLAIMS``), for the page's margin.
+
+    The book's style sheet sets it beside the text where there is room, else between paragraphs.
+    """
     found = CLAIMS[name]
     return _ipython().HTML(
-        '<div class="admonition paper"><p class="admonition-title">The paper</p>'
+        '<div class="admonition paper margin" role="note"><p class="admonition-title">The paper</p>'
         f"<p>{escape(found.text)} <cite>{escape(found.source)}</cite></p></div>"
     )
 

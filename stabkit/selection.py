@@ -5,7 +5,7 @@ Digests are made from the files themselves, which takes torch; whoever reads res
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -27,9 +27,23 @@ PLAIN = {"mixout": 0.0, "multiplier": "none"}  # a recipe of AdamW alone
 
 def matching(runs: pd.DataFrame, configs: Iterable[RunConfig]) -> pd.DataFrame:
     """Return the runs of ``configs``, in their order, whichever digests the two have."""
+    return by_grid(runs, {"": configs})[""]
+
+
+def by_grid(
+    runs: pd.DataFrame, grids: Mapping[str, Iterable[RunConfig]]
+) -> dict[str, pd.DataFrame]:
+    """Return the runs of each of several grids, as ``matching`` does; all rows are read once."""
+    rows = [_undigested(RunConfig.from_row(row)) for row in runs.to_dict("records")]
+    return {name: _in_order(runs, rows, configs) for name, configs in grids.items()}
+
+
+def _in_order(
+    runs: pd.DataFrame, rows: Sequence[RunConfig], configs: Iterable[RunConfig]
+) -> pd.DataFrame:
+    """Return those of ``runs``, whose configurations are ``rows``, that ``configs`` ask for."""
     place = {_undigested(config): i for i, config in enumerate(configs)}
-    found = [place.get(_undigested(RunConfig.from_row(row))) for row in runs.to_dict("records")]
-    order = sorted((at, row) for row, at in enumerate(found) if at is not None)
+    order = sorted((place[asked], row) for row, asked in enumerate(rows) if asked in place)
     return runs.iloc[[row for _, row in order]].reset_index(drop=True)
 
 

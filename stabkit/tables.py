@@ -71,6 +71,17 @@ def learned_nothing(table: pd.DataFrame) -> pd.Series:
     return table[list(SIGNS)].astype(bool).any(axis=1)
 
 
+def failures(table: pd.DataFrame, by: str, sign: str | None = None) -> str:
+    """Say how many runs of each group fail, in order of appearance: "Lee 9 of 25, Ours 0 of 25".
+
+    Counted are runs with any of the SIGNS, or with the one that is named.
+    """
+    require(table, (by, *SIGNS))
+    lost = learned_nothing(table) if sign is None else table[sign].astype(bool)
+    groups = lost.groupby(table[by], sort=False)
+    return ", ".join(f"{name} {int(group.sum())} of {len(group)}" for name, group in groups)
+
+
 def failure_curve(
     table: pd.DataFrame, by: Sequence[str] = ("learning_rate", "bias_correction")
 ) -> pd.DataFrame:

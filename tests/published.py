@@ -22,6 +22,7 @@ from stabkit.studies import PILOT_RATES, STUDIES
 RATE = PILOT_RATES[3]
 MODEL = "models/minilm-l6"
 STEPS = 20
+MADE = {"executor": "fast", "version": "0.1.0", "torch": "2.13.0", "transformers": "5.24.0"}
 METRICS = {"mini-mrpc": "accuracy_f1", "mrpc": "accuracy_f1", "mini-cola": "mcc"}
 
 
@@ -65,7 +66,7 @@ def gradients(runs: pd.DataFrame) -> pa.Table:
 
 def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
     """Return layer swaps on the RTE-like task and a plane for each task of Fig. 7."""
-    made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01"}
+    made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01", **MADE}
     cell = (runs["mixout"] == 0) & (runs["multiplier"] == "none") & (runs["warmup"] == 0.1)
     plain = runs[cell & (runs["epochs"] == 3) & (runs["model"] == "mini-bert")]
     planes, swapped = [], pd.DataFrame()
@@ -109,8 +110,7 @@ def run(config: RunConfig) -> RunResult:
         label_entropy=0.693,
         train_accuracy=0.5 if failed else 0.995,
         train_loss=0.69 if failed else 0.01,
-        version="0.1.0",
-        torch="2.13.0",
+        **MADE,
     )
 
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
 HTML = ROOT / "book" / "_build" / "html"
 NAMES = [page.stem for page in PAGES]
-PROSE = ("01_introduction", "02_related_work", "references")
+PROSE = ("01_introduction", "02_related_work", "glossary", "references")
 WITHOUT_RUNS = (*PROSE, "03_background", "organism")
 
 
@@ -38,8 +38,8 @@ def prepare() -> ModuleType:
 
 
 @cache
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+def script(name: str, folder: str = "book") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -59,6 +59,14 @@ def test_a_page_has_its_twin_for_colab(page: Path) -> None:
     notebook = json.loads(twin)
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert not [cell for cell in notebook["cells"] if cell.get("outputs")]
+
+
+def test_links_to_the_glossary_are_plain_words_in_the_twin(tmp_path: Path) -> None:
+    text = "A {term}`seed`, a {term}`failed run`; it {term}`fails <failed run>`, `{term}`.\n"
+    page = tmp_path / "page.md"
+    page.write_text(PAGES[0].read_text(encoding="utf-8").split("\n# ")[0] + "\n" + text)
+    (cell,) = json.loads(prepare().twin(page))["cells"]
+    assert cell["source"] == ["A seed, a failed run; it fails, `{term}`."]
 
 
 def test_preparing_twice_changes_nothing(
@@ -250,6 +258,12 @@ def test_built_pages_name_nothing_outside_of_their_folder_but_links(built: Path)
     )
     for path in [*built.parent.rglob("*.html"), *built.parent.rglob("*.css")]:
         assert fetched.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_a_page_weighs_little_beside_what_all_share(built: Path) -> None:
+    own, shared = script("pages", "benchmarks").weights(built)
+    assert own.keys() == set(NAMES) and "plotly.min.js" in shared
+    assert {name: size for name, size in own.items() if size >= 1.5e6} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,6 +38,14 @@ def test_runs_match_whatever_their_digests_in_the_order_asked_for(store: Store) 
     assert selection.matching(Store(store.path / "none").table(), asked).empty
 
 
+def test_several_grids_are_matched_as_each_alone(store: Store) -> None:
+    pilot, runs = studies.pilot(), store.table()
+    grids = {"some": pilot[2:5], "shared": pilot[:3], "none": [RunConfig(seed=99)]}
+    for name, found in selection.by_grid(runs, grids).items():
+        pd.testing.assert_frame_equal(found, selection.matching(runs, grids[name]))
+        assert len(found) == {"some": 3, "shared": 3, "none": 0}[name]
+
+
 def test_the_reference_rate_needs_the_whole_pilot(store: Store) -> None:
     assert selection.reference_rate(store) == 2e-4
     key = studies.pilot()[0].replace(**fakes.DIGESTS).key

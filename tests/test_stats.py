@@ -14,7 +14,14 @@ from scipy.stats import norm
 from stabkit.errors import StabkitError
 from stabkit.paper import METHODS, TABLE_1, reported, table_1_verdict
 from stabkit.stats import bootstrap, describe, sample_std, wilson
-from stabkit.tables import describe_groups, failure_curve, learning_rate_rule, only, require
+from stabkit.tables import (
+    describe_groups,
+    failure_curve,
+    failures,
+    learning_rate_rule,
+    only,
+    require,
+)
 
 scores = st.lists(st.floats(-1, 1), min_size=3, max_size=30)
 
@@ -121,6 +128,14 @@ def test_failure_curve_counts() -> None:
     assert curve["failed"].tolist() == [3, 0, 1]
     assert curve["runs"].tolist() == [10] * 3
     assert tuple(curve.loc[0, ["rate", "low", "high"]]) == pytest.approx(wilson(4, 10))
+
+
+def test_failures_are_told_by_group() -> None:
+    table = pilot({(2e-4, True): 0, (1e-4, True): 4})
+    assert failures(table, "learning_rate") == "0.0002 0 of 10, 0.0001 4 of 10"
+    assert failures(table, "learning_rate", "failed") == "0.0002 0 of 10, 0.0001 3 of 10"
+    with pytest.raises(StabkitError, match="no column method"):
+        failures(table, "method")
 
 
 def test_learning_rate_rule() -> None:

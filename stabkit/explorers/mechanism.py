@@ -49,7 +49,8 @@ class Slider:
 
     def html(self) -> str:
         """Return a labelled range with its <output>."""
-        bounds = f'min="{self.low}" max="{self.high}"'
+        # The label around it names its first element, which is the output, so it needs its own.
+        bounds = f'aria-label="{escape(self.label)}" min="{self.low}" max="{self.high}"'
         return _labelled(
             f"{self.label}",
             f'<input type="range" name="{self.name}" {bounds}>',
