@@ -29,7 +29,8 @@ except ImportError:
     places = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "stabkit-book"]
     clone = next((p for p in places if (p / "stabkit" / "host.py").exists()), places[-1])
     if not clone.exists():
-        subprocess.run(["git", "clone", "--depth=1", "{repository}", clone], check=True)
+        source = "{repository}"
+        subprocess.run(["git", "clone", "--depth=1", source, clone], check=True)
     sys.modules.pop("stabkit", None)  # a folder of that name may have passed for it
     sys.path.insert(0, str(clone))
     from stabkit import host

@@ -77,7 +77,9 @@ def test_a_page_with_code_begins_with_the_first_cell(page: Path) -> None:
 
 
 def test_the_first_cell_replaces_an_older_one() -> None:
-    page = "---\na: 1\n---\n\n# Title\n\nText.\n\n```{code-cell} ipython3\n1\n```\n\n# Another\n\nEnd.\n"
+    page = (
+        "---\na: 1\n---\n\n# Title\n\nText.\n\n```{code-cell} ipython3\n1\n```\n\n# Two\n\nEnd.\n"
+    )
     once = prepare().with_first_cell(page)
     assert once.startswith(
         "---\na: 1\n---\n\n# Title\n\n```{code-cell} ipython3\n:tags: [remove-cell"
