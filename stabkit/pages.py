@@ -16,6 +16,7 @@ import pandas as pd
 from stabkit import report, selection
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
+from stabkit.figures.style import CSV_BUTTON
 from stabkit.paper import CLAIMS
 from stabkit.places import results_folder
 from stabkit.shelf import Shelf
@@ -93,9 +94,12 @@ def claim(name: str) -> Any:
 
 
 def sheet(table: pd.DataFrame, caption: str = "", index: bool = False) -> Any:
-    """Return a table as HTML that scrolls where it is wider than the page, caption below."""
+    """Return a table as HTML that scrolls where it is wider than the page.
+
+    Below it stand the caption and, in the book, a button that saves it as csv.
+    """
     body = table.to_html(index=index, border=0, justify="left", na_rep="")
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    below = f"<figcaption>{escape(caption)} {CSV_BUTTON}</figcaption>"
     return _ipython().HTML(
         f'<figure class="stabkit-sheet"><div tabindex="0">{body}</div>{below}</figure>'
     )
