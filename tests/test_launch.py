@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
 from test_book import HTML, PAGES, ROOT, prepare, script
 
 ADDRESS = "https://github.com/stabkit/stabkit"
@@ -63,6 +64,17 @@ def test_without_a_hub_the_button_asks_for_one() -> None:
     changed = context["header_buttons"][0]["buttons"]
     assert changed[0] == own
     assert changed[1]["url"] == f"{launch.GENERATOR}?repo=r&branch=b"
+
+
+def test_an_image_builds_from_the_repository_s_own_files() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    torch, package = [line for line in lines if not line.startswith("#")]
+    project = (ROOT / "pyproject.toml").read_text()
+    (asked,) = re.findall(r'"(torch\W[^"]*)"', project)
+    assert Requirement(asked).specifier.contains(torch.removeprefix("torch=="))
+    assert f"TORCH ?= {torch}\n" in (ROOT / "Makefile").read_text()
+    extras = re.fullmatch(r"--editable \.\[([\w,]+)\]", package)
+    assert extras and all(f"\n{extra} = [" in project for extra in extras[1].split(","))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
