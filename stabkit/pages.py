@@ -17,6 +17,7 @@ import pandas as pd
 from stabkit import report, selection
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
+from stabkit.figures.style import CSV_BUTTON
 from stabkit.paper import CLAIMS
 from stabkit.places import results_folder
 from stabkit.shelf import Shelf
@@ -115,15 +116,16 @@ def sheet(
     index: bool = False,
     links: Mapping[str, str] | None = None,
 ) -> Any:
-    """Return a table as HTML that scrolls where it is wider than the page, caption below.
+    """Return a table as HTML that scrolls where it is wider than the page.
 
-    In the built book, cells with a text of ``links`` lead to the page that it names.
+    Below it stand the caption and, in the book, a button that saves it as csv. There cells with a
+    text of ``links`` lead to the page that it names.
     """
     body = table.to_html(index=index, border=0, justify="left", na_rep="")
     for text, page in (links or {}).items() if os.environ.get("STABKIT_BOOK") else ():
         cell = f"<td>{escape(text)}</td>"
         body = body.replace(cell, f'<td><a href="{page}.html">{escape(text)}</a></td>')
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    below = f"<figcaption>{escape(caption)} {CSV_BUTTON}</figcaption>"
     return _ipython().HTML(
         f'<figure class="stabkit-sheet"><div tabindex="0">{body}</div>{below}</figure>'
     )

@@ -24,7 +24,8 @@ from stabkit.tables import failure_curve
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="custom.css">
-<script defer src="plotly.min.js"></script><script defer src="explorers.js"></script>
+<script defer src="plotly.min.js"></script><script defer src="data.js"></script>
+<script defer src="explorers.js"></script>
 <body style="margin: 16px">{}</body></html>"""
 WIDTHS = (1280, 390)
 STATISTICS = {
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.browser
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page for each explorer, all that they need and nothing else."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("custom.css", "explorers.js"):
+    for name in ("custom.css", "data.js", "explorers.js"):
         shutil.copy(STATIC / name, folder)
     (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     for name, make in made.ALL.items():

@@ -562,16 +562,6 @@ function adapted(form, wanted, choice, axes) {
   return moved.length ? [`No runs of that choice with all else unchanged; the nearest have ${moved.join(", ")}.`] : [];
 }
 
-function save(rows, name) {
-  const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const text = rows.map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
 function start(root) {
   const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
   const form = root.querySelector("form"), panels = [...root.querySelectorAll(".stabkit-panel")];
@@ -602,7 +592,7 @@ function start(root) {
   form.addEventListener("change", (event) => event.target.type !== "range" && turn(event));
   form.addEventListener("click", (event) => event.target.type === "button" && turn(event));
   form.addEventListener("submit", (event) => event.preventDefault());
-  csv.addEventListener("click", () => save(view.rows, `${root.dataset.kind}.csv`));
+  csv.addEventListener("click", () => stabkit.save(view.rows, `${root.dataset.kind}.csv`));
   if (click) panels.forEach((panel) => panel.on("plotly_click", ({ points: [point] }) => {
     const found = click(data, point);
     if (found) choose({ ...choice, ...found });

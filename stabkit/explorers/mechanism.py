@@ -18,7 +18,7 @@ from typing import Any
 import plotly.io as pio
 
 from stabkit.figures.scores import GOLDEN
-from stabkit.figures.style import CONFIG, OTHERS, PALETTE, translucent
+from stabkit.figures.style import CONFIG, CSV_BUTTON, OTHERS, PALETTE, translucent
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ class Explorer:
             f'<div class="stabkit-panels">{"".join(plots)}</div>'
             '<p class="stabkit-said" role="status" aria-live="polite"></p>'
             '<div class="stabkit-numbers"></div>'
-            f"<figcaption>{escape(self.caption)} "
-            '<button type="button" class="stabkit-csv" hidden>Data as csv</button></figcaption>'
+            f"<figcaption>{escape(self.caption)} {CSV_BUTTON}</figcaption>"
             f'<script type="application/json">{island}</script></figure>'
         )
 

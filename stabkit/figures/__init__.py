@@ -12,6 +12,7 @@ from stabkit.figures.layers import gradient_map, layer_swap
 from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
 from stabkit.figures.scores import failure_curves, seed_scores, summary_table
 from stabkit.figures.style import PALETTE, Exhibit, caption, html, show
+from stabkit.figures.values import values
 
 __all__ = [
     "PALETTE",
@@ -36,4 +37,5 @@ __all__ = [
     "surface_3d",
     "surface_contours",
     "training_curves",
+    "values",
 ]

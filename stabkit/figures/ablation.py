@@ -16,8 +16,10 @@ from stabkit.figures.scores import (
     box_and_points,
     short,
     symbol_key,
+    what,
 )
 from stabkit.figures.style import OTHERS, PALETTE, colour, reference, translucent
+from stabkit.figures.values import about
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import wilson
 from stabkit.tables import SIGNS, failure_curve, finite_scores, learned_nothing, only, require
@@ -128,6 +130,7 @@ def _share(runs: pd.DataFrame, position: int, tint: str) -> go.Scatter:
         mode="markers",
         marker={"color": tint, "symbol": "square", "size": 8},
         showlegend=False,
+        meta=about({**what(runs), "learn nothing": failures, "runs": len(runs)}),
         hovertemplate=f"{failures} of {len(runs)} learn nothing"
         f"<br>95 % interval {low:.0f} to {high:.0f} %<extra></extra>",
     )
@@ -165,6 +168,11 @@ def _cells(arm: pd.DataFrame) -> go.Heatmap:
         text=[f"{c.failures} of {c.runs}<br>mean {c.score:.1f}" for c in arm.itertuples()],
         texttemplate="%{text}",
         customdata=100 * arm[["low", "high"]].to_numpy(),
+        meta=about(
+            {"bias correction": "on" if arm["bias_correction"].iloc[0] else "off"},
+            z="learn nothing (%)",
+            customdata=["low", "high"],
+        ),
         hovertemplate="%{y} epochs at %{x}: %{z:.0f} % learn nothing"
         "<br>95 % interval %{customdata[0]:.0f} to %{customdata[1]:.0f} %<extra></extra>",
         colorscale=list(enumerate(strength)),  # over the page: the text is readable in the dark too

@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 
 from stabkit.errors import StabkitError
 from stabkit.figures.style import PALETTE, colour, reference
+from stabkit.figures.values import about
 from stabkit.schedule import correction_factor as factor
 from stabkit.stats import Floats
 from stabkit.tables import only, require
@@ -66,6 +67,7 @@ def _loss_line(
         legendgroup=name,
         showlegend=in_legend,
         line={"color": PALETTE[name], "dash": dash, "width": 1.5},
+        meta=about({"seed": int(seed)}),
         hovertemplate=f"seed {seed}, step %{{x}}: %{{y:.3f}}",
     )
 
@@ -89,7 +91,8 @@ def gradient_norms(
     for row, gradients in enumerate((failed, successful), 1):
         layers = _layers(gradients, weight)
         for layer, column in layers.items():
-            figure.add_trace(_norm_line(gradients, column, layer, max(layers)), row=row, col=1)
+            line = _norm_line(gradients, column, layer, max(layers))
+            figure.add_trace(line.update(meta=about({"run": titles[row - 1]})), row=row, col=1)
     figure.add_trace(_layer_key(max(layers)), row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     figure.update_yaxes(type="log", exponentformat="power", title_text="gradient norm")

@@ -19,6 +19,7 @@ from stabkit.figures.scores import (
     verdicts,
 )
 from stabkit.figures.style import OTHERS, PALETTE, reference, translucent
+from stabkit.figures.values import about
 from stabkit.stats import Floats
 from stabkit.tables import SIGNS, finite_scores, learned_nothing, only, require
 
@@ -72,6 +73,7 @@ def _score_line(scores: pd.Series, line: dict[str, object], name: str, label: st
         name=name,
         legendgroup=name,
         line=line,
+        meta=about({"run": label}),
         hovertemplate=f"{label}, epoch %{{x:.2f}}: %{{y:.1f}}<extra></extra>",
     )
 
@@ -115,6 +117,7 @@ def _loss_points(runs: pd.DataFrame, name: str, tint: str) -> go.Scatter:
         name=name,
         marker={"color": tint, "size": 7, "symbol": symbols, "opacity": 0.8},
         customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), verdicts(runs)]),
+        meta=about(customdata=["seed", "verdict"]),
         hovertemplate="loss %{x:.2e}: %{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}",
     )
 

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from stabkit.figures.dynamics import DEPTH
 from stabkit.figures.style import PALETTE, reference
+from stabkit.figures.values import about
 from stabkit.mechanism import EMBEDDINGS, FORGETFUL
 from stabkit.tables import layer_norms, layer_weights, only, require
 
@@ -59,6 +60,7 @@ def _swap_line(run: pd.DataFrame, name: str, seed: int, in_legend: bool) -> go.S
         showlegend=in_legend,
         line={"color": PALETTE[name], "dash": dash, "width": 1.5},
         marker={"symbol": symbol, "size": 7},
+        meta=about({"seed": int(seed), "embeddings": EMBEDDINGS[bool(run["embeddings"].iloc[0])]}),
         hovertemplate=f"seed {seed}, k = %{{x}}: %{{y:.3g}}",
     )
 
@@ -85,7 +87,10 @@ def gradient_map(
     )
     for row, weight in enumerate(rows, 1):
         for col, gradients in enumerate((failed, successful), 1):
-            figure.add_trace(_map(layer_norms(gradients, weight)), row=row, col=col)
+            cells = _map(layer_norms(gradients, weight))
+            shown = {"run": KINDS[col - 1], "weights": _short(weight)}
+            cells.meta = about(shown, z="log10 of the gradient norm")
+            figure.add_trace(cells, row=row, col=col)
         figure.update_yaxes(title_text=_short(weight), row=row, col=1)
     figure.update_xaxes(title_text="step", row=len(rows))
     height = 200 + 130 * len(rows)

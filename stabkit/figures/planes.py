@@ -16,6 +16,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from stabkit.errors import StabkitError
 from stabkit.figures.style import PALETTE, TEXT, colour, reference
+from stabkit.figures.values import about
 from stabkit.stats import Floats
 from stabkit.tables import require
 
@@ -84,6 +85,7 @@ def _contours(mesh: Mesh, log: bool, value: str) -> go.Contour:
         y=mesh.b,
         z=mesh.heights,
         customdata=mesh.values.tolist(),
+        meta=about(z=f"log10 of the {TITLES[value]}" if log else "z", customdata=[TITLES[value]]),
         colorscale=SCALE,
         ncontours=24,
         line={"width": 0.5, "color": "rgba(255, 255, 255, 0.5)"},

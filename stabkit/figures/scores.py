@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from stabkit.figures.style import PALETTE, colour, reference, translucent
+from stabkit.figures.values import about
 from stabkit.paper import reported
 from stabkit.stats import Floats
 from stabkit.tables import SIGNS, describe_groups, failure_curve, finite_scores, only, require
@@ -94,8 +95,15 @@ def _points(runs: pd.DataFrame, scores: Floats, name: str, position: int) -> go.
             "symbol": np.where(runs["failed"], "x", "circle-open"),
         },
         customdata=np.column_stack([runs["seed"].to_numpy(dtype=object), verdicts(runs)]),
+        meta=about(what(runs), customdata=["seed", "verdict"]),
         hovertemplate="%{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}",
     )
+
+
+def what(runs: pd.DataFrame) -> dict[str, object]:
+    """Return what some runs of one point on an axis are, for a trace's ``meta``."""
+    names = ("model", "task", "method", "setting", "arm")
+    return {name: str(runs[name].iloc[0]) for name in names if name in runs}
 
 
 def verdicts(runs: pd.DataFrame) -> list[str]:
@@ -181,6 +189,7 @@ def _line(arm: pd.DataFrame, name: str, tint: str, dash: str) -> go.Scatter:
         legendgroup=name,
         line={"color": tint, "dash": dash},
         customdata=np.column_stack([counts, bounds]),
+        meta=about(customdata=["learn nothing", "runs", "at or below majority", "low", "high"]),
         hovertemplate="%{x:.2e}: %{customdata[0]} of %{customdata[1]} learn nothing"
         "<br>95 % interval %{customdata[3]:.0f} to %{customdata[4]:.0f} %"
         "<br>at or below the majority class: %{customdata[2]}",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ import plotly.io as pio
 from plotly.io.json import to_json_plotly
 
 from stabkit.errors import StabkitError
+from stabkit.figures.values import values
 from stabkit.tables import require
 
 # Okabe and Ito's colours, told apart in every common form of colour blindness; a thing keeps its
@@ -38,6 +40,7 @@ STYLE = (
     ".stabkit-exhibit .infolayer text,.stabkit-exhibit .cartesianlayer text"
     "{fill:currentColor!important}"
 )
+CSV_BUTTON = '<button type="button" class="stabkit-csv" hidden>Data as csv</button>'  # data.js
 CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -141,6 +144,14 @@ class Exhibit:
         """Return a <figure> element; the page must load plotly.js, before or after it."""
         return html(self.figure, self.caption, self.alt)
 
+    def data(self) -> pd.DataFrame:
+        """Return the points that the figure shows, one row each (``figures.values``)."""
+        return values(self.figure)
+
+    def csv(self, path: str | Path) -> None:
+        """Write the points that the figure shows, as the book's button does."""
+        self.data().to_csv(path, index=False)
+
     def _ipython_display_(self) -> None:
         notebook = import_module("IPython.display")  # there whenever a notebook asks
         if os.environ.get("STABKIT_BOOK"):
@@ -166,7 +177,7 @@ def html(figure: go.Figure, caption: str, alt: str) -> str:
         f'<figure class="stabkit-exhibit" aria-label="{escape(alt)}"><style>{STYLE}</style>'
         f'<div id="{name}" style="min-height:{height}px"></div>'
         f"<noscript><p>{escape(alt)}</p></noscript>"
-        f"<figcaption>{escape(caption)}</figcaption>"
+        f"<figcaption>{escape(caption)} {CSV_BUTTON}</figcaption>"
         f'<script>(() => {{const draw = () => Plotly.newPlot("{name}", {spec});'
         'document.readyState === "complete" ? draw() : window.addEventListener("load", draw);'
         "})()</script></figure>"
