@@ -473,8 +473,9 @@ def test_a_control_answers_at_once(
     values = [1, 0, 1, 0, 1, 0, 1] if name == "rates" else [3, 4, 5, 6, 7, 8, 9]
     times = browser.execute_async_script(ANSWERS, asked, values)
     shown = " ".join(filter(None, (name, view)))
-    print(f"{shown}: a control answers within {np.median(times):.0f} ms (median of {len(times)})")
-    assert np.median(times) < 2_000  # of a busy machine; 100 ms are the aim
+    median, fastest = np.median(times), min(times)
+    print(f"{shown}: a control answers within {median:.0f} ms (median; fastest {fastest:.0f} ms)")
+    assert median < 2_000  # of a busy machine; 100 ms are the aim
 
 
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:

@@ -126,13 +126,13 @@ def test_trajectories_of_several_kinds_are_drawn_each_in_its_colour(draw: Any) -
 
 def test_marks_lie_just_over_the_relief() -> None:
     figure = surface_3d(table(), trajectory=path())
-    lift = 0.03 * 4  # of the heights from -0.5 to 3.5
+    lift = 0.05 * 4  # of the heights from -0.5 to 3.5
     assert planes.lift(table()) == pytest.approx(lift)
     heights = np.log10(named(figure, "trajectory").z)
     assert heights == pytest.approx([0 + lift, 0.8 + lift, np.nan], nan_ok=True)
     assert np.log10(named(figure, "successful").z[0]) == pytest.approx(2 + lift)
     flat = surface_3d(table(), log=False)
-    assert named(flat, "failed").z[0] == pytest.approx(10 + 0.03 * (10**3.5 - 10**-0.5))
+    assert named(flat, "failed").z[0] == pytest.approx(10 + 0.05 * (10**3.5 - 10**-0.5))
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)

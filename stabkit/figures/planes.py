@@ -214,7 +214,7 @@ def lift(table: pd.DataFrame, value: Value = "loss", log: bool = True) -> float:
 
 
 def _lift(mesh: Mesh) -> float:
-    return float(0.03 * (np.nanmax(mesh.heights) - np.nanmin(mesh.heights)))
+    return float(0.05 * (np.nanmax(mesh.heights) - np.nanmin(mesh.heights)))
 
 
 def _scene(mesh: Mesh, log: bool, value: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _scene(mesh: Mesh, log: bool, value: str) -> dict[str, Any]:
         "yaxis": style | {"title": "b"},
         "zaxis": style | {"title": TITLES[value], "tickformat": ".4~g"} | height,
         "dragmode": "turntable",  # the template's would forbid turning
-        "camera": {"eye": {"x": 1.4, "y": -1.8, "z": 1.4}},
+        "camera": {"eye": {"x": 1.2, "y": -1.5, "z": 1.2}},
         "aspectmode": "cube",
     }
 

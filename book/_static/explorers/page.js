@@ -62,6 +62,7 @@ function start(root) {
   const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
   const form = root.querySelector("form"), panels = [...root.querySelectorAll(".stabkit-panel")];
   const csv = root.querySelector(".stabkit-csv"), { show, click } = stabkit.explorers[root.dataset.kind];
+  const drawn = [];
   let choice = data.start, view;
 
   function draw() {
@@ -69,6 +70,9 @@ function start(root) {
     write(form, data, choice, view.outputs);
     if (view.numbers) root.querySelector(".stabkit-numbers").replaceChildren(tabulate(view.numbers));
     view.figures.forEach(({ title, traces, layout, height }, i) => {
+      const figure = JSON.stringify(view.figures[i]);
+      if (figure === drawn[i]) return; // what a choice leaves as it is need not be drawn again
+      drawn[i] = figure;
       panels[i].previousElementSibling.textContent = title;
       if (height) panels[i].style.height = `${height}px`;
       Plotly.react(panels[i], traces, { template: data.template, ...layout }, { ...data.config, displayModeBar: false });

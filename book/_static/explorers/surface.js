@@ -6,14 +6,14 @@
 const { digits, significant } = stabkit;
 
 const PLACE = "this place";
+const MARK = { color: "white", size: 11, line: { color: "#222222", width: 3 } }; // seen on all colours and both pages
 
 /** A figure that is stored, with or without the runs' paths, and with a mark. */
 function marked(spec, data, choice, mark) {
   const shown = spec.data.filter(({ name }) => choice.trajectories || !name?.endsWith(data.paths));
-  const style = { color: "#222222", size: 13, symbol: "circle-open", line: { color: "#222222", width: 3 } };
   return {
     traces: [...shown, {
-      mode: "markers", name: PLACE, marker: style, hovertemplate: `${PLACE}<extra></extra>`, ...mark,
+      mode: "markers", name: PLACE, marker: MARK, hovertemplate: `${PLACE}<extra></extra>`, ...mark,
     }],
     layout: { ...spec.layout, uirevision: choice.view }, // a relief that was turned stays so
   };
@@ -24,14 +24,11 @@ function sheet(data, choice, { plane, place, height, title }) {
   const spec = plane.figures[choice.value][choice.view], mark = { x: [1 - place], y: [place] };
   const above = height === null ? null : height * 10 ** plane.lift[choice.value];
   if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above] });
-  const found = marked(spec, data, choice, mark);
-  if (mark.type) found.traces.at(-1).marker = { color: "#222222", size: 8, line: { color: "white", width: 2 } };
-  return { ...found, title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
+  return { ...marked(spec, data, choice, mark), title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
 }
 
 function line(data, choice, { plane, place, height, title }) {
   const found = marked(plane.figures[choice.value].line, data, choice, { x: [place], y: [height] });
-  Object.assign(found.traces.at(-1).marker, { color: "#767676", line: { color: "#767676", width: 3 } });
   return { ...found, title: `${title[0].toUpperCase()}${title.slice(1)} on the line through the two runs` };
 }
 
@@ -39,8 +36,8 @@ function line(data, choice, { plane, place, height, title }) {
 function furthest(data, [kind, steps]) {
   const [step, residual, distance] = ["step", "residual", "distance"].map((name) => data.step.indexOf(name));
   const found = steps.reduce((far, row) => (row[residual] > far[residual] ? row : far));
-  return `The path of the ${kind} run is its projection: at step ${found[step]} the run is furthest from the plane, ` +
-    `${significant(found[residual])} of the ${significant(found[distance])} that it is from the origin.`;
+  return `The path of the ${kind} run is a projection: the run is furthest off the plane at step ${found[step]}, ` +
+    `by ${significant(found[residual])}, then ${significant(found[distance])} from the origin.`;
 }
 
 function words(data, choice, { plane, place, height, title }) {

@@ -29,7 +29,10 @@ function curves(data, choice) {
         x: nll.map((_, k) => k), y: nll.map(perplexity), mode: "lines+markers",
         name: kind, legendgroup: kind, showlegend: first,
         line: { color: data.palette[kind], dash: failed ? "dot" : "solid", width: 1.5 },
-        marker: { symbol: failed ? "x" : "circle-open", size: nll.map((_, k) => (k === choice.k ? 12 : 6)) },
+        marker: {
+          symbol: failed ? "x" : "circle-open", size: nll.map((_, k) => (k === choice.k ? 12 : 6)),
+          line: { width: failed ? 0 : 1.5 },
+        },
         hovertemplate: `seed ${seed}, k = %{x}: %{y:.3g}<extra></extra>`,
       };
     }),
