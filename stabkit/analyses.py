@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
 from stabkit.batches import encode
 from stabkit.config import RunConfig
-from stabkit.geometry import Plane, grid
+from stabkit.geometry import Plane, Weights, grid, project
 from stabkit.masking import MaskedText, held_out_text, wikitext
 from stabkit.mlm import layer_swap
 from stabkit.models import build
@@ -31,9 +32,10 @@ from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.surface import surface
 from stabkit.tasks import subset
-from stabkit.train import pin, task_of, trained_model
+from stabkit.train import follow, pin, task_of, trained_model
 
 EXAMPLES, SIDE, LOW, HIGH = 512, 21, -0.5, 1.5  # of a surface
+MOMENTS = 31  # of a run at which its trajectory is recorded, start and end included
 
 
 def layer_swaps(runs: pd.DataFrame, shelf: Shelf) -> None:
@@ -54,13 +56,22 @@ def loss_surface(runs: pd.DataFrame, shelf: Shelf) -> None:
     """Fig. 7 and 13: loss and gradient norm around the first failed and successful specimens.
 
     The origin is the pre-trained model under the head that the successful run started with. Rows:
-    failed_run, successful_run, a, b, loss, gradient_norm, examples, provenance.
+    failed_run, successful_run, a, b, loss, gradient_norm, examples, provenance. Beside them, of
+    the kind "trajectories", how each of the two runs gets to its end: failed_run, successful_run,
+    run, step, a, b, residual, distance (``stabkit.geometry.project``), provenance.
     """
     failed, successful = specimens(runs, each=1).to_dict("records")
-    key = _key("surface", failed["key"], successful["key"], EXAMPLES, SIDE, LOW, HIGH)
+    ends = {"failed_run": failed["key"], "successful_run": successful["key"]}
+    key = _key("surface", *ends.values(), EXAMPLES, SIDE, LOW, HIGH)
     words = f"{SIDE} x {SIDE} points around {_told(failed)} and {_told(successful)}"
     if _lacks(shelf, "loss-surfaces", key, words):
-        shelf.put("loss-surfaces", key, _surface(failed, successful, Store(shelf.path)))
+        table = _surface(failed, successful, Store(shelf.path))
+        shelf.put("loss-surfaces", key, table.assign(**ends))
+    for row in (failed, successful):
+        key = _key("trajectory", *ends.values(), row["key"], MOMENTS)
+        if _lacks(shelf, "trajectories", key, f"{MOMENTS} moments of {_told(row)}"):
+            table = _trajectory(row, _plane(failed, successful)[0])
+            shelf.put("trajectories", key, table.assign(**ends))
 
 
 ANALYSES: dict[str, Callable[[pd.DataFrame, Shelf], None]] = {
@@ -83,15 +94,36 @@ def _text(model: str) -> MaskedText:
 
 def _surface(failed: dict[str, Any], successful: dict[str, Any], points: Store) -> pd.DataFrame:
     """Return the surface; what is measured of it by the time of a kill is kept in ``points``."""
+    plane, start = _plane(failed, successful)
+    config, mesh = pin(RunConfig.from_row(successful)), grid(LOW, HIGH, SIDE)
+    data = encode(config, subset(task_of(config), EXAMPLES, seed=0).train)
+    return _signed(successful, surface(plane, start, data, mesh, gradient=True, store=points))
+
+
+def _plane(failed: dict[str, Any], successful: dict[str, Any]) -> tuple[Plane, PreTrainedModel]:
+    """Return the plane of two runs and the model at its origin."""
     config = pin(RunConfig.from_row(successful))
-    task = subset(task_of(config), EXAMPLES, seed=0)
-    start = build(config, len(task.labels)).to(torch.device(successful["device"]))  # type: ignore[arg-type]
+    start = build(config, len(task_of(config).labels))
+    start.to(torch.device(successful["device"]))  # type: ignore[arg-type]
     ends = (_made_again(row).state_dict() for row in (failed, successful))
-    plane, mesh = Plane(start.state_dict(), *ends), grid(LOW, HIGH, SIDE)
-    data = encode(config, task.train)
-    table = surface(plane, start, data, mesh, gradient=True, store=points)
-    about = {"failed_run": failed["key"], "successful_run": successful["key"]}
-    return _signed(successful, table.assign(**about))
+    return Plane(start.state_dict(), *ends), start
+
+
+def _trajectory(row: dict[str, Any], plane: Plane) -> pd.DataFrame:
+    """Return where on the plane a run is at MOMENTS of its steps: run, step and a projection.
+
+    They lie closer together at the start, where a run goes furthest in a step.
+    """
+    moments = set(np.round(row["steps"] * np.linspace(0, 1, MOMENTS) ** 2).astype(int))
+    places: list[pd.DataFrame] = []
+
+    def watch(step: int, weights: Weights) -> None:
+        if step in moments:
+            places.append(project(plane, [weights]).assign(run=row["key"], step=step))
+
+    config, device = pin(RunConfig.from_row(row)), torch.device(row["device"])
+    follow(config, watch, row["executor"], int(row["threads"]), device)
+    return _signed(row, pd.concat(places, ignore_index=True))
 
 
 def _told(row: dict[str, Any]) -> str:

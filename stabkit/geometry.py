@@ -52,11 +52,12 @@ def grid(low: float, high: float, points: int) -> Floats:
 
 @torch.no_grad()
 def project(plane: Plane, checkpoints: Iterable[Weights]) -> pd.DataFrame:
-    """Return the nearest point of the plane for each checkpoint, in order: a, b, residual.
+    """Return the nearest point of the plane for each checkpoint, in order.
 
-    Least squares over all weights, in float64; ``residual`` is the L2 distance that is left. One
-    checkpoint is used at a time, so a trajectory may be a generator. Raises StabkitError when
-    names or shapes differ, or when the plane's own checkpoints lie on one line.
+    Columns: a, b, residual, distance. Least squares over all weights, in float64; ``residual`` is
+    the L2 distance that is left, ``distance`` the whole one from the plane's origin. One checkpoint
+    is used at a time, so a trajectory may be a generator. Raises StabkitError when names or shapes
+    differ, or when the plane's own checkpoints lie on one line.
     """
     rows = []
     for weights in checkpoints:
@@ -69,8 +70,9 @@ def project(plane: Plane, checkpoints: Iterable[Weights]) -> pd.DataFrame:
                 "the plane's checkpoints lie on one line; expected one of them off it"
             )
         found = np.linalg.solve(axes, towards)
-        rows.append([*found, np.sqrt(np.maximum(0.0, products[2, 2] - found @ towards))])
-    return pd.DataFrame(rows, columns=["a", "b", "residual"], dtype=float)
+        squares = [products[2, 2] - found @ towards, products[2, 2]]
+        rows.append([*found, *np.sqrt(np.maximum(0.0, squares))])
+    return pd.DataFrame(rows, columns=["a", "b", "residual", "distance"], dtype=float)
 
 
 def _products(plane: Plane, weights: Weights, name: str) -> Tensor:

@@ -1,9 +1,9 @@
-"""When the exhibits from inside the runs agree with the paper: Fig. 2, 4, 7 and 13.
+"""When the exhibits from inside the runs agree with the paper: Fig. 2 and 4.
 
-What failed runs have forgotten, how flat their loss stays, where their gradients vanish and what
-stands between them and a good minimum. As in ``stabkit.agreement``, criteria were fixed before the
-runs and the number itself decides. Runs of a kind may be three, too few to resample: intervals of
-means are Student's, of differences Welch's, and ratios are differences of logarithms.
+What failed runs have forgotten, how flat their loss stays, where their gradients vanish. As in
+``stabkit.agreement``, criteria were fixed before the runs and the number itself decides. Runs of a
+kind may be three, too few to resample: intervals of means are Student's, of differences Welch's,
+and ratios are differences of logarithms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from stabkit import results
@@ -27,7 +27,6 @@ FORGETFUL = 10 / 24  # of the depth, from the top: what the paper's failed runs 
 FLAT = 0.05  # around the label entropy
 WARM, LATE = 0.1, 2 / 3  # of a run's steps: where its warmup ends, where its end begins
 EMBEDDINGS = {False: "fine-tuned embeddings", True: "pre-trained embeddings"}
-VALUES = {"loss": ("Fig. 7", "loss"), "gradient_norm": ("Fig. 13", "gradient norm")}
 
 
 def contrast(table: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
@@ -67,8 +66,7 @@ def layer_swap(table: pd.DataFrame) -> list[Finding]:
 
 
 def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
-    nll = rows.pivot(index="run", columns="k", values="nll")
-    failed = rows.groupby("run")["failed"].first().loc[nll.index].to_numpy(dtype=bool)
+    nll, failed = _by_run(rows)
     depth = int(nll.columns.max())
     top = round(FORGETFUL * depth)
     more = exhibit, "perplexity at k = 0: failed runs above successful ones (ratio above 1)"
@@ -76,17 +74,51 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
     if min(failed.sum(), (~failed).sum()) < 2:
         reason = f"{failed.sum()} failed and {(~failed).sum()} successful runs"
         return Finding(*more, len(nll), reason), Finding(*gone, len(nll), reason)
-    ratio = Estimate(*np.exp(_difference(nll.loc[failed, 0], nll.loc[~failed, 0])))
+    ratio = _times(nll, failed, 0)
     told = f"{_perplexity(nll.loc[failed, 0])} in failed runs, {_perplexity(nll.loc[~failed, 0])}"
     told += f" in successful ones, {_perplexity(nll[depth])} with all layers given back"
     first = Finding(*more, len(nll), told, bool(ratio.value > 1), ratio, "")
-    excess = nll[failed].sub(nll.loc[failed, depth], axis=0)
-    if excess[0].min() <= 0:
+    share = _gone(nll[failed], top)
+    if share is None:
         return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
-    share = _mean(1 - excess[top] / excess[0])
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
     told = f"perplexity of failed runs: {', '.join(steps)}"
     return first, Finding(*gone, int(failed.sum()), told, bool(share.value > 0.5), share, "%")
+
+
+def given_back(rows: pd.DataFrame) -> list[tuple[Estimate | None, Estimate | None]]:
+    """Return for each k of a layer swap, from 0, what ``layer_swap`` judges at two of them.
+
+    First how many times the perplexity of successful runs that of failed ones is, then which share
+    of the failed runs' excess is gone. ``rows`` are of one model and choice of the embeddings. None
+    where there are no runs to tell it from or a failed run has no excess; one run has no interval.
+    """
+    require(rows, ("run", "failed", "k", "nll"))
+    nll, failed = _by_run(rows)
+    several = failed.any() and not failed.all()
+    return [
+        (_times(nll, failed, k) if several else None, _gone(nll[failed], k)) for k in nll.columns
+    ]
+
+
+def _by_run(rows: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Return nats per token, a row per run and a column per k, and which of the runs failed."""
+    nll = rows.pivot(index="run", columns="k", values="nll")
+    failed = rows.groupby("run")["failed"].first().loc[nll.index]
+    return nll, failed.to_numpy(dtype=bool)
+
+
+def _times(nll: pd.DataFrame, failed: NDArray[np.bool_], k: int) -> Estimate:
+    """Return how many times the perplexity of successful runs that of failed ones is."""
+    return Estimate(*np.exp(_difference(nll.loc[failed, k], nll.loc[~failed, k])))
+
+
+def _gone(nll: pd.DataFrame, k: int) -> Estimate | None:
+    """Return the share of the runs' excess at k = 0 that is gone at ``k``; None without one."""
+    excess = nll.sub(nll[nll.columns.max()], axis=0)
+    if nll.empty or not excess[0].min() > 0:
+        return None
+    return _mean(1 - excess[k] / excess[0])
 
 
 def _perplexity(nll: pd.Series) -> str:
@@ -174,55 +206,6 @@ def collapse(gradients: pd.DataFrame, share: float = 0.1, window: int = 21) -> i
     return int(norms.index[after]) if after < len(norms) else None
 
 
-def between(plane: pd.DataFrame) -> pd.DataFrame:
-    """Return the points of a plane that lie on the line from its first checkpoint to its second.
-
-    As a line's: a is 0 at the first (failed), 1 at the second (successful); other columns stay.
-    Raises StabkitError for a plane without such points.
-    """
-    require(plane, ("a", "b"))
-    line = plane[np.isclose(plane["a"] + plane["b"], 1)]
-    if line.empty:
-        raise StabkitError(
-            "no point of the plane has a + b = 1; expected a grid from 0 to 1 or more"
-        )
-    return line.assign(a=line["b"]).drop(columns="b").sort_values("a")
-
-
-def barrier(line: pd.DataFrame, value: str = "loss") -> float:
-    """Return by how much ``value`` between the ends of a line rises above both of them.
-
-    In the unit of ``value``; at most 0 where there is no barrier. Raises StabkitError unless the
-    table has both ends, a = 0 and a = 1, and a point between them.
-    """
-    return float(np.subtract(*_heights(line, value)))
-
-
-def _heights(line: pd.DataFrame, value: str) -> tuple[float, float]:
-    """Return the largest value between the ends, and the larger one of the ends."""
-    require(line, ("a", value))
-    a, values = (line[name].to_numpy(dtype=float) for name in ("a", value))
-    ends, inside = (a == 0) | (a == 1), (a > 0) & (a < 1)
-    if not (inside.any() and {0.0, 1.0} <= set(a)):
-        raise StabkitError("a barrier needs both ends, a = 0 and a = 1, and a point between them")
-    return float(values[inside].max()), float(values[ends].max())
-
-
-def surface(line: pd.DataFrame, where: str) -> list[Finding]:
-    """Judge Fig. 7 and 13 on the line from a failed to a successful run: a barrier of each value?
-
-    ``where`` names the model and task. One pair of runs has no interval.
-    """
-    found = []
-    for value, (exhibit, name) in VALUES.items():
-        highest, end = _heights(line, value)
-        over = Estimate(highest / end - 1, np.nan, np.nan)
-        head = f"{exhibit}, {where}", f"a maximum of the {name} above both ends of the line"
-        told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
-        found.append(Finding(*head, 2, told, highest > end, over, "%"))
-    return found
-
-
 def _mean(values: ArrayLike) -> Estimate:
     """Mean of a few runs with Student's 95 % interval; no bounds below two runs."""
     group = np.asarray(values, dtype=float)
@@ -232,8 +215,13 @@ def _mean(values: ArrayLike) -> Estimate:
 
 
 def _difference(one: ArrayLike, other: ArrayLike) -> Estimate:
-    """Mean of ``one`` minus mean of ``other`` with Welch's 95 % interval (1947), two runs each."""
+    """Mean of ``one`` minus mean of ``other`` with Welch's 95 % interval (1947).
+
+    No bounds where one of them has less than two runs.
+    """
     groups: list[Floats] = [np.asarray(values, dtype=float) for values in (one, other)]
+    if min(group.size for group in groups) < 2:
+        return Estimate(float(groups[0].mean() - groups[1].mean()), np.nan, np.nan)
     parts = np.array([group.var(ddof=1) / group.size for group in groups])
     rest = np.array([group.size - 1 for group in groups])
     freedom = parts.sum() ** 2 / (parts**2 / rest).sum() if parts.any() else rest.sum()

@@ -9,9 +9,10 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
 from stabkit.fast import FastExecutor, supports
 from stabkit.files import Stamp, stamp
+from stabkit.geometry import Weights
 from stabkit.mixout import apply_mixout, plain_name, remove_mixout
 from stabkit.optim import AdamW, parameter_groups
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
@@ -35,6 +37,7 @@ from stabkit.sources import DATA_VARIABLE
 from stabkit.tasks import Task, load_task, subset
 
 ExecutorName = Literal["fast", "plain"]
+Watch: TypeAlias = Callable[[int, nn.Module], None]  # is told the steps done and the model
 
 
 def task_of(config: RunConfig) -> Task:
@@ -157,7 +160,9 @@ def _evaluation_steps(config: RunConfig, per_epoch: int, steps: int) -> set[int]
     return {0, steps, *(round(every * i) for i in range(1, count + 1))}
 
 
-def fine_tune(learner: Learner, train: Encoded, dev: Encoded) -> Records:
+def fine_tune(
+    learner: Learner, train: Encoded, dev: Encoded, watch: Watch = lambda *_: None
+) -> Records:
     """Train the model in place and return what was measured; no step waits for the device."""
     config, model = learner.config, learner.model
     per_epoch = config.steps_per_epoch(len(train))
@@ -177,6 +182,7 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded) -> Records:
     if 0 in evaluate_at:
         records.evaluations[0] = learner.evaluate(dev).argmax(1)
     model.train()
+    watch(0, model)
     for step, batch in enumerate(training_batches(train, config, steps)):
         labels = batch.pop("labels").to(learner.device)
         loss = nn.functional.cross_entropy(learner.logits(batch), labels)
@@ -190,6 +196,7 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded) -> Records:
         records.norms[step] = norms.index_select(0, kept)
         if step + 1 in evaluate_at:
             records.evaluations[step + 1] = learner.evaluate(dev).argmax(1)
+        watch(step + 1, model)
     if config.mixout:
         remove_mixout(model)
     return records
@@ -261,12 +268,33 @@ def trained_model(
     return model
 
 
+def follow(
+    config: RunConfig,
+    watch: Callable[[int, Weights], None],
+    executor: ExecutorName = "fast",
+    threads: int = 1,
+    device: torch.device | None = None,
+) -> None:
+    """Make a run again and show its weights to ``watch`` before the first step and after each.
+
+    ``watch`` is called with the number of steps done and the weights, named as ``trained_model``
+    has them. They are those in training: copy what is to be kept, and change nothing. The run is
+    the same to the bit, watched or not. Raises as ``run`` does.
+    """
+
+    def named(step: int, model: nn.Module) -> None:
+        watch(step, {plain_name(name): x for name, x in model.state_dict().items()})
+
+    torch.set_num_threads(threads)
+    _train(pin(config), executor, device or choose_device(), named)
+
+
 def _train(
-    config: RunConfig, executor: ExecutorName, device: torch.device
+    config: RunConfig, executor: ExecutorName, device: torch.device, watch: Watch = lambda *_: None
 ) -> tuple[Learner, Records, Task, tuple[Encoded, Encoded]]:
     task = task_of(config)
     if config.train_size is not None:
         task = subset(task, config.train_size, config.subset_seed)
     train, dev = (encode(config, split) for split in (task.train, task.dev))
     learner = Learner.build(config, len(task.labels), device, executor)
-    return learner, fine_tune(learner, train, dev), task, (train, dev)
+    return learner, fine_tune(learner, train, dev, watch), task, (train, dev)

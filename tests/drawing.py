@@ -1,4 +1,4 @@
-"""What explorers.js computes from random numbers, in Python: the same generator, the same draws."""
+"""What the seeds explorer draws from random numbers, in Python: the same generator and draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from stabkit.stats import RESAMPLES, Floats
 
 DRAWS = 1_000
-BOOTSTRAP, REPEATS, SAMPLES = 1, 1001, 2001  # seeds of the generators, as in explorers.js
+BOOTSTRAP, REPEATS, SAMPLES = 1, 1001, 2001  # seeds of the generators, as in explorers/numbers.js
 
 
 def uniform(seed: int, size: int) -> Floats:

@@ -53,3 +53,14 @@ def plane(height: float = 0.4, side: int = 21) -> pd.DataFrame:
     loss = 0.7 * a**2 + 0.1 * b**2 + 4 * (height + 0.5) * np.clip(a * b, 0, None) + 0.001
     columns = {"a": a, "b": b, "loss": loss, "gradient_norm": 2 * loss, "examples": 512}
     return pd.DataFrame(columns)
+
+
+def trajectories(failed: str, successful: str) -> pd.DataFrame:
+    """Return how two runs get from near the origin of their plane to its corners, in 480 steps."""
+    share = np.linspace(0, 1, 31) ** 2
+    tables = []
+    for run, (a, b) in ((failed, (1.0, 0.0)), (successful, (0.0, 1.0))):
+        places = {"a": a * share, "b": b * share, "residual": 3 * share * (1 - share)}
+        rows = pd.DataFrame({"step": np.round(480 * share).astype(int), **places})
+        tables.append(rows.assign(distance=4 * share + 0.5 * a, run=run))
+    return pd.concat(tables, ignore_index=True).assign(failed_run=failed, successful_run=successful)

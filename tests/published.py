@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from fakes import judged
-from inside import history, plane, swaps
+from inside import history, plane, swaps, trajectories
 from numpy.typing import NDArray
 
 from stabkit import parquet, results, studies
@@ -65,11 +65,11 @@ def gradients(runs: pd.DataFrame) -> pa.Table:
 
 
 def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
-    """Return layer swaps on the RTE-like task and a plane for each task of Fig. 7."""
+    """Return a plane for each task of Fig. 7; layer swaps and paths on the RTE-like one."""
     made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01", **MADE}
     cell = (runs["mixout"] == 0) & (runs["multiplier"] == "none") & (runs["warmup"] == 0.1)
     plain = runs[cell & (runs["epochs"] == 3) & (runs["model"] == "mini-bert")]
-    planes, swapped = [], pd.DataFrame()
+    planes, swapped, ways = [], pd.DataFrame(), pd.DataFrame()
     for task in ("mini-rte", "mini-mrpc", "mini-cola"):
         of_task = plain[(plain["task"] == task) & plain["train_size"].isna()]
         found = contrast(of_task, each=1).groupby("kind").head(3)
@@ -77,12 +77,14 @@ def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
         about = {"failed_run": pair["failed"], "successful_run": pair["successful"], "key": task}
         planes.append(plane().assign(**about, **made))
         if task == "mini-rte":
+            ways = trajectories(pair["failed"], pair["successful"]).assign(key=task, **made)
             names = dict(enumerate(found["key"]))
             table = swaps().drop(columns="model").assign(**made)
             swapped = table.assign(run=table["seed"].map(names), key=table["seed"].map(names))
     return {
         "layer-swaps": results.steps(swapped),
         "loss-surfaces": results.steps(pd.concat(planes)),
+        "trajectories": results.steps(ways),
     }
 
 

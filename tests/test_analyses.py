@@ -23,12 +23,12 @@ from stabkit.train import pin, task_of, trained_model
 
 def runs() -> pd.DataFrame:
     """Return a run table of two seeds, of which the second fails."""
-    base = preset("devlin", model="mini-bert-shallow", learning_rate=2e-4, max_steps=1)
+    base = preset("devlin", model="mini-bert-shallow", learning_rate=2e-4, max_steps=3)
     rows = []
     for seed, failed in enumerate((False, True)):
         config = pin(base.replace(seed=seed, train_size=32))
         verdicts = dict.fromkeys(SIGNS, False) | {"failed": failed}
-        made = {"executor": "fast", "threads": 1, "device": "cpu"}
+        made = {"executor": "fast", "threads": 1, "device": "cpu", "steps": 3}
         rows.append(vars(config) | verdicts | made | {"key": config.key})
     return pd.DataFrame(rows)
 
@@ -70,3 +70,31 @@ def test_a_surface_has_the_runs_at_its_corners(
         assert found["loss"][place] == evaluate(model, examples).loss
     monkeypatch.setattr(analyses, "trained_model", None)
     loss_surface(table, shelf)
+
+
+def test_trajectories_lead_from_the_start_of_a_run_to_its_corner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(analyses, "MOMENTS", 3)
+    monkeypatch.setattr(analyses, "_surface", lambda *_: pd.DataFrame({"loss": [1.0]}))
+    table, shelf = runs(), Shelf(tmp_path)
+    loss_surface(table, shelf)
+    found = shelf.table("trajectories")
+    assert {"device", "hardware", "date", "torch"} <= set(found)
+    assert found["successful_run"].unique().tolist() == [table["key"][0]]
+    for key, end in ((table["key"][1], (1, 0)), (table["key"][0], (0, 1))):
+        path = found[found["run"] == key].sort_values("step")
+        assert path["step"].tolist() == [0, 1, 3]
+        assert tuple(path[["a", "b"]].iloc[-1]) == pytest.approx(end, abs=1e-9)
+        assert path["residual"].iloc[-1] < 1e-5 * path["distance"].iloc[-1]
+        if end == (0, 1):  # the origin has the head that this run starts with
+            assert path[["a", "b", "residual", "distance"]].iloc[0].tolist() == [0, 0, 0, 0]
+        else:
+            assert path["residual"].iloc[0] > 0
+        assert path["distance"].iloc[-1] > path["distance"].iloc[1]
+    told = capsys.readouterr().err
+    assert told.count("trajectories: 3 moments of ") == 2
+    for name in ("trained_model", "follow"):
+        monkeypatch.setattr(analyses, name, None)
+    loss_surface(table, shelf)
+    assert capsys.readouterr().err == told.replace("\n", ": is there\n")

@@ -227,7 +227,12 @@ def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path)
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("kind", "page"),
-    [("seeds", "index"), ("rates", "051_bias_correction"), ("inside", "041_forgetting")],
+    [
+        ("seeds", "index"),
+        ("rates", "051_bias_correction"),
+        ("inside", "041_forgetting"),
+        ("surface", "052_surfaces"),
+    ],
 )
 def test_explorers_of_the_book_answer(browser: Any, built: Path, kind: str, page: str) -> None:
     opened(browser, built / f"{page}.html")

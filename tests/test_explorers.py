@@ -9,14 +9,17 @@ from html import unescape
 from typing import Any
 
 import drawing
+import inside as inside_runs
 import numpy as np
 import pandas as pd
 import pytest
 from fakes import DIGESTS, judged
 
 from stabkit import explorers, report, results
+from stabkit.barriers import barrier, between, heights
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
+from stabkit.mechanism import given_back
 from stabkit.presets import preset
 from stabkit.stats import bootstrap, sample_std
 from stabkit.studies import PILOT, REPORTED, grid
@@ -24,6 +27,7 @@ from stabkit.tables import failure_curve
 
 RATES = (1e-4, 3e-4)
 STEPS = 312
+MADE = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01"}
 QUERY = "bert.encoder.layer.{}.attention.self.query.weight"
 OUT = "bert.encoder.layer.{}.output.dense.weight"
 
@@ -100,8 +104,36 @@ def island(explorer: explorers.Explorer) -> dict[str, Any]:
     return data
 
 
+def swap(table: pd.DataFrame) -> explorers.Explorer:
+    return explorers.swap(table, "A finding", "made up")
+
+
+def swaps() -> pd.DataFrame:
+    return inside_runs.swaps().assign(task="mini-rte", **MADE)
+
+
+def planes() -> pd.DataFrame:
+    """Return a plane of each of two tasks; on the second there is no barrier."""
+    parts = [
+        inside_runs.plane(height).assign(
+            key=f"plane{i}", failed_run=f"f{i}", successful_run=f"s{i}", task=task, **MADE
+        )
+        for i, (task, height) in enumerate((("mini-rte", 0.4), ("mini-cola", -0.5)))
+    ]
+    return pd.concat(parts, ignore_index=True).assign(model="mini-bert")
+
+
+def surface(table: pd.DataFrame, trajectories: pd.DataFrame | None = None) -> explorers.Explorer:
+    return explorers.surface(table, "A finding", "made up", trajectories)
+
+
+def with_paths() -> explorers.Explorer:
+    """Return an explorer of planes with paths on the first of them only."""
+    return surface(planes(), inside_runs.trajectories("f0", "s0"))
+
+
 ALL = {"seeds": lambda: seeds(everything()), "rates": lambda: rates(pilot())}
-ALL["inside"] = lambda: inside(kinds())
+ALL |= {"inside": lambda: inside(kinds()), "swap": lambda: swap(swaps()), "surface": with_paths}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -220,6 +252,68 @@ def test_inside_refuses_runs_that_cannot_be_set_side_by_side() -> None:
     thinned = {key: pd.DataFrame({"step": [1], "bert.encoder.layer.0": [1.0]}) for key in keys}
     with pytest.raises(StabkitError, match="kept whole"):
         explorers.inside(runs, histories(keys), thinned, "A finding", "made up")
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_swap_knows_every_run_and_what_is_judged_at_every_k(embeddings: bool) -> None:
+    table = swaps().query("embeddings == @embeddings")
+    data = island(swap(swaps()))
+    runs = [run for run in data["runs"] if run["embeddings"] == embeddings]
+    for run, (_, rows) in zip(runs, table.groupby("run"), strict=True):
+        assert (run["seed"], run["failed"]) == (rows["seed"].iloc[0], rows["failed"].iloc[0])
+        assert run["nll"] == pytest.approx(rows["nll"].tolist(), rel=1e-3)
+    told = data["told"][str(embeddings).lower()]
+    for found, (times, gone) in zip(told, given_back(table), strict=True):
+        assert times and found["times"] == pytest.approx(list(times), rel=1e-3)
+        assert gone and found["gone"] == pytest.approx(list(gone), rel=1e-3, abs=1e-6)
+    assert data["start"]["k"] == 5
+
+
+def test_swap_says_what_too_few_runs_cannot_tell() -> None:
+    failed = swaps().query("failed and not embeddings")
+    explorer = swap(failed)
+    assert [control.name for control in explorer.controls] == ["k"]
+    (told,) = island(explorer)["told"].values()
+    assert {one["times"] for one in told} == {None}
+    lost = failed.assign(nll=np.where(failed["seed"] == 0, np.nan, failed["nll"]))
+    assert island(swap(lost))["runs"][0]["nll"] == [None] * 13
+
+
+def test_surface_has_the_numbers_of_its_planes() -> None:
+    data = island(surface(planes()))
+    for found, (_, plane) in zip(data["planes"], planes().groupby("key"), strict=True):
+        rows = plane[["a", "b", "loss", "gradient_norm"]].to_numpy()
+        np.testing.assert_allclose(found["points"], rows, rtol=1e-3)
+        walked = between(plane).query("0 <= a <= 1")
+        assert found["places"] == walked["a"].tolist()
+        for value in data["values"]:
+            assert found["heights"][value] == pytest.approx(walked[value].tolist(), rel=1e-3)
+            wanted = [*heights(between(plane), value), barrier(between(plane), value)]
+            assert found["barrier"][value] == pytest.approx(wanted, rel=1e-3)
+        names = [name for name, *_ in found["corners"]]
+        assert names == ["pre-trained", "failed", "successful"]
+        assert found["corners"][1][1:4] == pytest.approx([1, 0, 0.701], rel=1e-3)
+    assert len(with_paths().html()) < 150_000
+
+
+def test_surface_offers_only_what_there_is() -> None:
+    def controls(explorer: explorers.Explorer) -> list[str]:
+        return [control.name for control in explorer.controls]
+
+    everything = ["plane", "value", "view", "trajectories", "at"]
+    assert controls(with_paths()) == everything
+    paths = [list(plane["paths"]) for plane in island(with_paths())["planes"]]
+    assert paths == [["failed", "successful"], []]
+    assert "trajectories" not in controls(surface(planes(), pd.DataFrame({"key": []})))
+    one = planes().query("key == 'plane0'").assign(gradient_norm=np.nan)
+    assert controls(surface(one)) == ["view", "at"]
+    other = inside_runs.plane(side=5).assign(
+        key="other", failed_run="f", successful_run="s", model="mini-bert", task="mini-rte", **MADE
+    )
+    with pytest.raises(StabkitError, match="several grids"):
+        surface(pd.concat([planes(), other]))
+    with pytest.raises(StabkitError, match="neither loss nor gradient norm"):
+        surface(one.assign(loss=np.nan))
 
 
 def test_outside_of_the_book_an_explorer_is_told_in_words(

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import drawing
+import inside
 import numpy as np
 import pandas as pd
 import pytest
 import test_explorers as made
+import yaml  # type: ignore[import-untyped]
 from plotly.offline import get_plotlyjs
 
+from stabkit.barriers import barrier, between, heights
+from stabkit.figures.planes import lift
+from stabkit.mechanism import EMBEDDINGS, given_back
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import Floats, sample_std, wilson
 from stabkit.tables import failure_curve
 
-STATIC = Path(__file__).parents[1] / "book" / "_static"
+ROOT = Path(__file__).parents[1]
+STATIC, CONFIG = ROOT / "book" / "_static", ROOT / "_config.yml"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="custom.css">
-<script defer src="plotly.min.js"></script><script defer src="data.js"></script>
-<script defer src="explorers.js"></script>
-<body style="margin: 16px">{}</body></html>"""
+{}<body style="margin: 16px">{}</body></html>"""
 WIDTHS = (1280, 390)
 STATISTICS = {
     "std": sample_std,
@@ -40,11 +44,14 @@ pytestmark = pytest.mark.browser
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page for each explorer, all that they need and nothing else."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("custom.css", "data.js", "explorers.js"):
+    for name in ("custom.css", "data.js"):
         shutil.copy(STATIC / name, folder)
+    shutil.copytree(STATIC / "explorers", folder / "explorers")
+    listed = yaml.safe_load(CONFIG.read_text())["sphinx"]["config"]["html_js_files"]
+    scripts = "".join(f'<script defer src="{name}"></script>' for name, _ in listed)
     (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     for name, make in made.ALL.items():
-        (folder / f"{name}.html").write_text(PAGE.format(make().html()), encoding="utf-8")
+        (folder / f"{name}.html").write_text(PAGE.format(scripts, make().html()), encoding="utf-8")
     return folder
 
 
@@ -343,6 +350,135 @@ def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path) 
         assert profile["successful run"][0] == pytest.approx(norms[column.format(0)], rel=1e-3)
 
 
+def test_swap_tells_what_python_judges(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "swap.html")
+    for embeddings, k in itertools.product((True, False), (0, 3, 12)):
+        page.choose("embeddings", embeddings)
+        page.choose("k", k)
+        table = made.swaps().query("embeddings == @embeddings")
+        times, gone = given_back(table)[k]
+        assert times and gone
+        first, second = page.said.split(". Of ")
+        assert first.startswith(f"k = {k} of 12, {EMBEDDINGS[embeddings]}: ")
+        told = found(first.replace("95 %", ""))
+        assert told[2:] == pytest.approx(list(times), rel=6e-3)
+        assert found(second.replace("95 %", ""))[1:] == near([100 * part for part in gone])
+        means = np.exp(table.groupby(["failed", "k"])["nll"].mean())
+        for failed, row in zip((True, False), page.numbers()[1:], strict=True):
+            wanted = [means[failed, at] for at in (0, k, 12)]
+            assert [float(cell) for cell in row[1:]] == pytest.approx(wanted, rel=6e-3)
+        curves = page.traces(0)
+        for curve, (_, rows) in zip(curves, table.groupby("run", sort=False), strict=True):
+            assert curve["y"] == pytest.approx(rows["perplexity"].tolist(), rel=5e-3)
+        states = page.traces(1)[0]["text"]
+        given = 12 * ["fine-tuned"] + k * ["pre-trained"]
+        wanted = [["fine-tuned", "pre-trained"][embeddings], *given[k:], "pre-trained"]
+        assert states == wanted
+    assert page.complaints() == []
+
+
+def test_a_walk_over_a_plane_says_what_python_measures(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "surface.html")
+    for key, value, at in itertools.product((0, 1), ("loss", "gradient_norm"), (0, 3, 10)):
+        for name, choice in {"plane": key, "value": value, "at": at}.items():
+            page.choose(name, choice)
+        plane = made.planes().query(f"key == 'plane{key}'")
+        line = between(plane)
+        (here,) = line.loc[np.isclose(line["a"], at / 10), value]
+        told = found(page.said.split(" The path")[0])
+        assert told[0] == near(at / 10) and told[3] == pytest.approx(here, rel=6e-3)
+        rise, end = heights(line, value)
+        assert told[4:6] == pytest.approx([rise, end], rel=6e-3)
+        assert ("no barrier" in page.said) == (barrier(line, value) <= 0)
+        if barrier(line, value) > 0:
+            assert told[6] == pytest.approx(barrier(line, value), rel=6e-3)
+        above, along = (page.traces(panel)[-1] for panel in (0, 1))
+        assert [above["x"][0], above["y"][0]] == pytest.approx([1 - at / 10, at / 10])
+        assert (along["x"], along["y"]) == ([at / 10], [pytest.approx(here, rel=1e-3)])
+        assert ("The paths of these two runs are not recorded" in page.said) == (key == 1)
+        columns = ["loss", "gradient_norm"]
+        for row, place in zip(page.numbers()[1:4], ((0, 0), (1, 0), (0, 1)), strict=True):
+            wanted = plane.query(f"a == {place[0]} and b == {place[1]}")[columns].to_numpy()[0]
+            assert [float(cell) for cell in row[1:]] == pytest.approx([*place, *wanted], rel=6e-3)
+    assert page.complaints() == []
+
+
+def test_the_relief_carries_the_mark_and_paths_can_be_put_away(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "surface.html")
+    page.choose("view", "relief")
+    page.choose("at", 2)
+    sheet, *_, mark = page.traces(0)
+    (here,) = between(made.planes().query("key == 'plane0'")).query("a == 0.2")["loss"]
+    above = here * 10 ** lift(made.planes().query("key == 'plane0'"))
+    assert (sheet["type"], mark["type"]) == ("surface", "scatter3d")
+    assert mark["z"][0] == pytest.approx(above, rel=2e-3)
+    paths = {"failed run's path", "successful run's path"}
+    assert paths < {trace.get("name") for trace in page.traces(0)}
+    ways = inside.trajectories("f0", "s0").assign(share=lambda t: t["residual"] / t["distance"])
+    far = ways.loc[ways.query("run == 'f0'")["residual"].idxmax()]
+    (told,) = re.findall(r"path of the failed run .*?origin", page.said)
+    assert found(told) == pytest.approx([far["step"], far["residual"], far["distance"]], rel=6e-3)
+    page.choose("trajectories", False)
+    assert not paths & {trace.get("name") for trace in page.traces(0)}
+    assert "path" not in page.said
+
+
+def test_points_of_a_plane_are_read_off_by_a_click(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "surface.html")
+    click = (
+        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
+        "const data = panel.data.find(trace => [trace.type, trace.name].includes(arguments[1]));"
+        "panel.emit('plotly_click', {points: [{x: arguments[2], y: arguments[3], data}]})"
+    )
+    page.run(click, 0, "contour", 1.5, -0.3)
+    wanted = made.planes().query("key == 'plane0' and a == 1.5 and b == -0.3")["loss"].item()
+    (told,) = re.findall(r"You picked .*?\. ", page.said)
+    assert found(told) == pytest.approx([1.5, -0.3, wanted], rel=6e-3)
+    page.run(click, 1, "loss", 0.3, 1.0)
+    assert page.chosen("at") == 3
+    page.run(click, 1, "loss", -0.5, 1.0)  # beyond the failed run
+    assert page.chosen("at") == 3
+
+
+ANSWERS = """
+const [control, values, done] = arguments, times = [];
+function next() {
+  if (!values.length) return done(times);
+  const start = performance.now();
+  control.value = values.shift();
+  control.dispatchEvent(new Event(control.type === "range" ? "input" : "change", {bubbles: true}));
+  requestAnimationFrame(() => { times.push(performance.now() - start); setTimeout(next); });
+}
+next();
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "control", "view"),
+    [
+        ("seeds", "number", None),
+        ("rates", "beta2", None),
+        ("inside", "at", None),
+        ("swap", "k", None),
+        ("surface", "at", "contours"),
+        ("surface", "at", "relief"),
+    ],
+)
+def test_a_control_answers_at_once(
+    browser: Any, folder: Path, name: str, control: str, view: str | None
+) -> None:
+    page = Page(browser, folder / f"{name}.html")
+    if view:
+        page.choose("view", view)
+    asked = page.control(control)
+    values = [1, 0, 1, 0, 1, 0, 1] if name == "rates" else [3, 4, 5, 6, 7, 8, 9]
+    times = browser.execute_async_script(ANSWERS, asked, values)
+    shown = " ".join(filter(None, (name, view)))
+    median, fastest = np.median(times), min(times)
+    print(f"{shown}: a control answers within {median:.0f} ms (median; fastest {fastest:.0f} ms)")
+    assert median < 2_000  # of a busy machine; 100 ms are the aim
+
+
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "seeds.html")
     table = page.csv()
@@ -354,6 +490,14 @@ def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "inside.html")
     table = page.csv()
     assert len(table) == 2 * len(page.data["step"])
+    table = Page(browser, folder / "swap.html").csv()
+    assert table["nats_per_token"].tolist() == pytest.approx(made.swaps()["nll"], rel=1e-3)
+    table = Page(browser, folder / "surface.html").csv()
+    plane = made.planes().query("key == 'plane0'")
+    assert table.loc[table["of"] == "plane", "loss"].tolist() == pytest.approx(
+        plane["loss"].tolist(), rel=1e-3
+    )
+    assert (table["of"] == "path of failed run").sum() == 31
 
 
 def test_controls_answer_to_the_keyboard(browser: Any, folder: Path) -> None:

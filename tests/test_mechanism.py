@@ -15,7 +15,7 @@ from scipy import stats
 
 from stabkit import mechanism, results
 from stabkit.errors import StabkitError
-from stabkit.mechanism import barrier, between, contrast
+from stabkit.mechanism import contrast
 
 FIXED = {
     "model": "mini-bert",
@@ -174,6 +174,24 @@ def test_gradients_that_cannot_be_judged() -> None:
     assert np.isfinite(mechanism.gradients(table, dead)[0].number.value)
 
 
+def test_what_is_given_back_is_told_at_every_k_as_it_is_judged_at_two() -> None:
+    table = inside.swaps().query("not embeddings")
+    ratio, gone = mechanism.layer_swap(table)
+    told = mechanism.given_back(table)
+    assert len(told) == inside.DEPTH + 1
+    assert (told[0][0], told[5][1]) == (ratio.number, gone.number)
+    shares = [share for _, share in told if share]
+    assert (shares[0].value, shares[-1].value) == (0, 1)
+    ends = table[table["k"] == inside.DEPTH].groupby("failed")["nll"].mean()
+    assert told[-1][0] is not None
+    assert told[-1][0].value == pytest.approx(np.exp(ends[True] - ends[False]))
+    times, share = mechanism.given_back(table[table["seed"].isin((0, 5))])[3]
+    assert times and share and math.isnan(times.low) and math.isnan(share.low)
+    alone = mechanism.given_back(table[table["failed"]])
+    assert {times for times, _ in alone} == {None} and alone[5][1] == gone.number
+    assert mechanism.given_back(table[~table["failed"]])[0] == (None, None)
+
+
 def test_a_collapse_lasts_to_the_end() -> None:
     assert mechanism.collapse(inside.history(0.01, 0.001)) == 235  # of 468: the second half
     assert mechanism.collapse(inside.history(0.01, 0.2)) is None
@@ -187,54 +205,12 @@ def test_a_collapse_lasts_to_the_end() -> None:
     assert mechanism.collapse(spike) is None
 
 
-def test_the_line_between_two_runs_lies_on_their_plane() -> None:
-    line = between(inside.plane())
-    assert line["a"].tolist() == pytest.approx(np.linspace(-0.5, 1.5, 21))
-    assert (line.loc[line["a"] == 0, "loss"].item(), line.loc[line["a"] == 1, "loss"].item()) == (
-        pytest.approx((0.701, 0.101))
-    )
-    with pytest.raises(StabkitError, match="no point of the plane has a"):
-        between(inside.plane().query("a + b < 0"))
-    with pytest.raises(StabkitError, match="no column b"):
-        between(line)
-
-
-def test_a_barrier_is_judged_for_loss_and_gradient_norm() -> None:
-    loss, norm = mechanism.surface(between(inside.plane()), "mini-bert on mini-rte")
-    assert loss.holds and norm.holds
-    assert (loss.exhibit, norm.exhibit) == (
-        "Fig. 7, mini-bert on mini-rte",
-        "Fig. 13, mini-bert on mini-rte",
-    )
-    line = between(inside.plane())
-    assert loss.number.value == pytest.approx(barrier(line) / 0.701)
-    assert "(" not in loss.shown()
-    flat = mechanism.surface(between(inside.plane(height=-0.5)), "m")
-    assert [finding.holds for finding in flat] == [False, False]
-
-
-def test_a_barrier_rises_above_both_ends() -> None:
-    table = pd.DataFrame({"a": [-0.5, 0, 0.25, 0.75, 1, 2], "loss": [9, 0.7, 1.5, 0.1, 0.9, 9]})
-    assert barrier(table) == pytest.approx(0.6)
-    assert barrier(table.sample(frac=1, random_state=0)) == pytest.approx(0.6)
-    norms = table.assign(gradient_norm=-table["loss"])
-    assert barrier(norms, "gradient_norm") == pytest.approx(0.6)
-    assert barrier(table.assign(loss=[0, 1, 0.5, 0.6, 0, 0])) == pytest.approx(-0.4)
-    assert math.isnan(barrier(table.assign(loss=[0, 1, math.nan, 3, 1, 0])))
-    for rows in (table[1:2], table[table["a"] != 1], table[table["a"].isin([0, 1])]):
-        with pytest.raises(StabkitError, match="both ends, a = 0 and a = 1, and a point between"):
-            barrier(rows)
-    with pytest.raises(StabkitError, match="no column gradient_norm"):
-        barrier(table, "gradient_norm")
-
-
 @pytest.mark.parametrize(
     "judge",
     [
         mechanism.layer_swap,
         lambda table: mechanism.flat_loss(table, np.random.default_rng(0)),
         lambda table: mechanism.gradients(table, {}),
-        lambda table: mechanism.surface(table, "here"),
     ],
 )
 def test_empty_and_foreign_tables_are_refused(judge: object) -> None:

@@ -51,6 +51,8 @@ def test_published_analyses_name_runs_that_are_published() -> None:
     assert len(swaps) == 6 * 2 * 13
     assert set(swaps["model"]) == {"mini-bert"}
     assert sorted(planes["task"].unique()) == ["mini-cola", "mini-mrpc", "mini-rte"]
+    ways = pages.shelf("trajectories")
+    assert set(ways["run"]) == {ways["failed_run"].iloc[0], ways["successful_run"].iloc[0]} <= runs
     assert pages.shelf("runs-of-another-kind").empty
 
 

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from stabkit.errors import StabkitError
+from stabkit.figures import planes
 from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
 from stabkit.figures.style import CLEAR, PALETTE, html
 
@@ -111,14 +112,27 @@ def test_a_trajectory_is_drawn_over_the_plane(draw: Any) -> None:
         draw(table(), trajectory=path()[:0])
 
 
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_trajectories_of_several_kinds_are_drawn_each_in_its_colour(draw: Any) -> None:
+    ways = pd.concat([path().assign(kind=kind) for kind in ("failed", "successful")])
+    figure = draw(table(), trajectory=ways.assign(step=[0, 1, 9] * 2, distance=4.0))
+    for kind in ("failed", "successful"):
+        trace = named(figure, f"{kind} run's path")
+        assert (list(trace.x), trace.marker.color) == ([0.0, 0.2, 9.0], PALETTE[kind])
+        assert trace.text[2] == "step 9<br>2 off the plane, 4 from its origin"
+    short = draw(table(), trajectory=path().drop(columns="residual").assign(step=[0, 1, 9]))
+    assert named(short, "trajectory").text[2] == "step 9"
+
+
 def test_marks_lie_just_over_the_relief() -> None:
     figure = surface_3d(table(), trajectory=path())
-    lift = 0.03 * 4  # of the heights from -0.5 to 3.5
+    lift = 0.05 * 4  # of the heights from -0.5 to 3.5
+    assert planes.lift(table()) == pytest.approx(lift)
     heights = np.log10(named(figure, "trajectory").z)
     assert heights == pytest.approx([0 + lift, 0.8 + lift, np.nan], nan_ok=True)
     assert np.log10(named(figure, "successful").z[0]) == pytest.approx(2 + lift)
     flat = surface_3d(table(), log=False)
-    assert named(flat, "failed").z[0] == pytest.approx(10 + 0.03 * (10**3.5 - 10**-0.5))
+    assert named(flat, "failed").z[0] == pytest.approx(10 + 0.05 * (10**3.5 - 10**-0.5))
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)

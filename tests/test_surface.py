@@ -460,9 +460,11 @@ def test_projection_leaves_the_distance_from_the_plane() -> None:
     axes = torch.linalg.qr(torch.stack([d1, d2], 1))[0]
     step[:, 0] = free - axes @ (axes.T @ free)
     off = {n: x.double() + (step if n == name else 0) for n, x in chosen.first.items()}
-    a, b, residual = project(chosen, [off]).iloc[0]
+    a, b, residual, distance = project(chosen, [off]).iloc[0]
     assert (a, b) == pytest.approx((1, 0), abs=1e-6)
     assert residual == pytest.approx(step.norm().item(), rel=1e-6)
+    way = torch.cat([(x - chosen.origin[n].double()).flatten() for n, x in off.items()])
+    assert distance == pytest.approx(way.norm().item(), rel=1e-6)
 
 
 def test_a_diverged_checkpoint_has_no_place() -> None:

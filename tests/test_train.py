@@ -24,10 +24,12 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 from stabkit.batches import encode, training_batches
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, DataError, ModelError
+from stabkit.geometry import Weights
 from stabkit.mixout import apply_mixout, plain_name
+from stabkit.models import build
 from stabkit.results import RunResult
 from stabkit.schedule import hidden_multiplier
-from stabkit.train import Learner, _clip, pin, task_of, trained_model
+from stabkit.train import ExecutorName, Learner, _clip, follow, pin, task_of, trained_model
 
 
 def same(one: RunResult, two: RunResult) -> bool:
@@ -110,6 +112,27 @@ def test_the_trained_model_is_the_run_s_made_again() -> None:
         predictions = model(**batch).logits.argmax(1)
     assert predictions.tolist() == result.summary["dev_predictions"]
     assert not result.summary["constant"]
+
+
+@pytest.mark.parametrize("mixout", [0.0, 0.5])
+@pytest.mark.parametrize("executor", ["fast", "plain"])
+def test_a_run_that_is_followed_is_the_same_to_the_bit(
+    executor: ExecutorName, mixout: float
+) -> None:
+    config, seen = tiny.config(mixout=mixout), dict[int, dict[str, torch.Tensor]]()
+
+    def watch(step: int, weights: Weights) -> None:
+        seen[step] = {name: x.clone() for name, x in weights.items()}
+
+    follow(config, watch, executor, device=tiny.CPU)
+    assert list(seen) == [0, 1, 2, 3, 4, 5]
+    ends = {
+        0: build(pin(config), 2).state_dict(),
+        5: trained_model(config, executor, device=tiny.CPU).state_dict(),
+    }
+    for step, weights in ends.items():
+        assert seen[step].keys() == weights.keys()
+        assert all(torch.equal(seen[step][name], x) for name, x in weights.items())
 
 
 def test_a_trained_model_is_kept_and_made_again_to_the_bit_when_it_is_gone(

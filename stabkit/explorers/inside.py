@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
 from stabkit.errors import StabkitError
-from stabkit.explorers.mechanism import Explorer, Select, Slider
+from stabkit.explorers.mechanism import Explorer, Select, Slider, rounded
 from stabkit.figures.dynamics import DEPTH
 from stabkit.figures.scores import short
 from stabkit.figures.style import caption
@@ -87,19 +87,15 @@ def _run(
     return {
         "kind": "failed" if run["failed"] else "successful",
         "name": f"seed {run['seed']}, {corrected} correction, {short(run['learning_rate'])}",
-        "loss": _rounded(loss, kept),
+        "loss": rounded(loss.to_numpy()[kept]),
         "norms": {
             NAMES.get(weight, weight): [
-                _rounded(norms, kept) for _, norms in layer_norms(gradients, weight).items()
+                rounded(norms.to_numpy()[kept])
+                for _, norms in layer_norms(gradients, weight).items()
             ]
             for weight in layer_weights(gradients)
         },
     }
-
-
-def _rounded(values: pd.Series, kept: NDArray[np.int64]) -> list[float]:
-    """Four significant digits are more than a screen shows, and half of the page's size."""
-    return [float(f"{value:.3e}") for value in values.to_numpy()[kept]]
 
 
 def _weights(runs: list[dict[str, Any]]) -> list[str]:

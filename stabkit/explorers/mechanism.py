@@ -1,7 +1,7 @@
 """What all explorers share: labelled native controls, the runs as JSON, one element for a page.
 
-Tables in, HTML out. ``book/_static/explorers.js`` draws an explorer with the page's plotly.js
-whenever a control moves; it works from a file's address.
+Tables in, HTML out. The scripts of ``book/_static/explorers`` draw an explorer with the page's
+plotly.js whenever a control moves; they work from a file's address.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import plotly.io as pio
+from numpy.typing import ArrayLike
 
 from stabkit.figures.scores import GOLDEN
 from stabkit.figures.style import CONFIG, CSV_BUTTON, OTHERS, PALETTE, translucent
@@ -85,6 +87,15 @@ class Button:
 Control = Select | Slider | Checkbox | Button
 
 
+def rounded(values: ArrayLike) -> list[float | None]:
+    """Return numbers as a page keeps them; None, which JSON has, for what is not finite.
+
+    Four significant digits are more than a screen shows, and half of the page's size.
+    """
+    numbers = np.asarray(values, dtype=float).tolist()
+    return [float(f"{number:.3e}") if np.isfinite(number) else None for number in numbers]
+
+
 def _labelled(label: str, control: str, beside: str = "") -> str:
     return f"<label><span>{escape(label)}{beside and ' ' + beside}</span>{control}</label>"
 
@@ -106,7 +117,7 @@ class Explorer:
     alt: str
 
     def html(self) -> str:
-        """Return a <figure>; the page must load plotly.js, then explorers.js, and its styles."""
+        """Return a <figure>; the page must load plotly.js, our scripts and styles."""
         island = json.dumps(self._island(), allow_nan=False, separators=(",", ":"))
         island = island.replace("<", "\\u003c")  # nothing in it may end the script element
         name = "stabkit-" + hashlib.sha256((island + self.caption).encode()).hexdigest()[:12]

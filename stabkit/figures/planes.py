@@ -26,6 +26,7 @@ NAMES = ("pre-trained", "failed", "successful")  # where a plane's origin, a and
 SYMBOLS = ("circle", "x", "diamond")
 SOLID = {"x": "square", "diamond": "diamond"}  # for three dimensions, whose x few fonts have
 SCALE = "Viridis"  # even in lightness, so also for the colour-blind; it hides the page behind it
+PATHS = " run's path"  # ends the names of several runs' trajectories
 PATH = "#222222"  # with white around, seen on every colour of the scale and on both pages
 
 
@@ -48,8 +49,9 @@ def surface_contours(
     """Draw a plane as filled contours with its three checkpoints (Fig. 7; Fig. 13).
 
     ``table`` has one row per point of a whole mesh (a, b, ``value``), ``trajectory`` one per
-    checkpoint of a run (a, b). With ``log``, levels are even in the logarithm; what has none, and
-    what is not finite, stays blank. Raises StabkitError for other tables.
+    checkpoint of a run (a, b; step, residual and distance are told where it has them) or of
+    several, told apart by a column ``kind``. With ``log``, levels are even in the logarithm; what
+    has none, and what is not finite, stays blank. Raises StabkitError for other tables.
     """
     mesh = _mesh(table, value, log)
     figure = go.Figure(_contours(mesh, log, value))
@@ -128,17 +130,37 @@ def _overlays(names: Sequence[str], trajectory: pd.DataFrame | None) -> list[dic
     if trajectory is None:
         return marks
     require(trajectory, ("a", "b"))
-    path = {
-        "x": trajectory["a"].to_numpy(dtype=float),
-        "y": trajectory["b"].to_numpy(dtype=float),
+    if "kind" not in trajectory:
+        return [_path(trajectory, "trajectory", PATH), *marks]
+    kinds = trajectory.groupby("kind", sort=False)
+    return [*(_path(rows, f"{kind}{PATHS}", colour(kind)) for kind, rows in kinds), *marks]
+
+
+def _path(rows: pd.DataFrame, name: str, tint: str) -> dict[str, Any]:
+    return {
+        "x": rows["a"].to_numpy(dtype=float),
+        "y": rows["b"].to_numpy(dtype=float),
         "mode": "lines+markers",
-        "name": "trajectory",
+        "name": name,
         "line": {"color": "white", "width": 2},
-        "marker": {"color": PATH, "size": 6, "line": {"color": "white", "width": 1}},
-        "text": [f"checkpoint {i} of {len(trajectory)}" for i in range(1, len(trajectory) + 1)],
+        "marker": {"color": tint, "size": 6, "line": {"color": "white", "width": 1}},
+        "text": _told(rows),
         "hovertemplate": "%{text}<br>a %{x:.2f}, b %{y:.2f}<extra></extra>",
     }
-    return [path, *marks]
+
+
+def _told(rows: pd.DataFrame) -> list[str]:
+    """Return what is said of each checkpoint of a trajectory."""
+    if "step" not in rows:
+        return [f"checkpoint {i} of {len(rows)}" for i in range(1, len(rows) + 1)]
+    words = [f"step {step}" for step in rows["step"]]
+    if not {"residual", "distance"} <= set(rows):
+        return words
+    off = zip(words, rows["residual"], rows["distance"], strict=True)
+    return [
+        f"{word}<br>{residual:.3g} off the plane, {distance:.3g} from its origin"
+        for word, residual, distance in off
+    ]
 
 
 def _mark(name: str, place: int) -> dict[str, Any]:
@@ -184,9 +206,17 @@ def surface_3d(
 def _above(mesh: Mesh, log: bool, a: Sequence[float], b: Sequence[float]) -> Floats:
     """Values just over points (n,) of the relief, so that it hides no mark; NaN outside of it."""
     heights = RegularGridInterpolator((mesh.b, mesh.a), mesh.heights, bounds_error=False)
-    lift = 0.03 * (np.nanmax(mesh.heights) - np.nanmin(mesh.heights))
-    found: Floats = heights(np.column_stack([b, a])) + lift
+    found: Floats = heights(np.column_stack([b, a])) + _lift(mesh)
     return 10**found if log else found
+
+
+def lift(table: pd.DataFrame, value: Value = "loss", log: bool = True) -> float:
+    """Return how far over the relief of a plane marks lie; with ``log`` in decimal logarithms."""
+    return _lift(_mesh(table, value, log))
+
+
+def _lift(mesh: Mesh) -> float:
+    return float(0.05 * (np.nanmax(mesh.heights) - np.nanmin(mesh.heights)))
 
 
 def _scene(mesh: Mesh, log: bool, value: str) -> dict[str, Any]:
@@ -197,7 +227,7 @@ def _scene(mesh: Mesh, log: bool, value: str) -> dict[str, Any]:
         "yaxis": style | {"title": "b"},
         "zaxis": style | {"title": TITLES[value], "tickformat": ".4~g"} | height,
         "dragmode": "turntable",  # the template's would forbid turning
-        "camera": {"eye": {"x": 1.4, "y": -1.8, "z": 1.4}},
+        "camera": {"eye": {"x": 1.2, "y": -1.5, "z": 1.2}},
         "aspectmode": "cube",
     }
 

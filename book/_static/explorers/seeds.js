@@ -1,0 +1,189 @@
+/* How much a number of seeds tells. */
+(() => {
+"use strict";
+
+const { DRAWS, REPEATS, SAMPLES, bootstrap, between, digits, draw, generator, mean, middle, nearest, share, short, std } = stabkit;
+
+const thousand = DRAWS.toLocaleString("en");
+
+const STATISTICS = {
+  std: { of: (runs) => std(runs.map(([, score]) => score)), name: "std", unit: "points" },
+  failed: { of: (runs) => 100 * mean(runs.map(([, , failed]) => +failed)), name: "share that fails", unit: "%" },
+  mean: { of: (runs) => mean(runs.map(([, score]) => score)), name: "mean", unit: "%" },
+};
+
+const intervals = new WeakMap();
+
+function interval(runs) {
+  if (!intervals.has(runs)) intervals.set(runs, bootstrap(runs.map(([, score]) => score)));
+  return intervals.get(runs);
+}
+
+const failures = (runs) => runs.filter(([, , failed]) => failed).length;
+
+/** A row of numbers: how many fail, their share, std and mean in percent, 95 % intervals in brackets. */
+function numbers(head, runs) {
+  const count = failures(runs), { std, mean } = STATISTICS;
+  return [
+    head, `${count} of ${runs.length}`, share(count, runs.length),
+    `${digits(std.of(runs))} (${between(interval(runs))})`, digits(mean.of(runs)),
+  ];
+}
+
+function group(data, cell, choice, place) {
+  const tint = data.palette[cell.recipe] ?? data.others[3];
+  const { of } = STATISTICS[choice.statistic];
+  const repeat = (number) => {
+    const random = generator(REPEATS + place);
+    return Array.from({ length: DRAWS }, () => of(draw(random, number, cell.runs)));
+  };
+  return {
+    cell, tint, faint: data.faint[cell.recipe] ?? "rgba(204, 121, 167, 0.18)",
+    name: `${cell.name} at ${short(cell.learning_rate)}`,
+    drawn: draw(generator(SAMPLES * choice.sample + place), choice.number, cell.runs),
+    repeats: repeat(choice.number), widest: repeat(3), of,
+  };
+}
+
+function boxAndPoints(data, group, runs, position) {
+  const scores = runs.map(([, score]) => score);
+  return [
+    {
+      type: "box", x: runs.map(() => position - 0.25), y: scores, width: 0.3, boxpoints: false,
+      line: { color: group.tint, width: 1.5 }, fillcolor: group.faint, hoverinfo: "skip",
+    },
+    {
+      x: runs.map((run, i) => position + 0.36 * ((data.golden * i) % 1)), y: scores, mode: "markers",
+      marker: {
+        color: group.tint, size: 8, symbol: runs.map(([, , failed]) => (failed ? "x" : "circle-open")),
+      },
+      customdata: runs.map(([seed, , , words]) => [seed, words]),
+      hovertemplate: "%{y:.1f} · seed %{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+    },
+  ];
+}
+
+function strips(data, groups, choice) {
+  const near = data.cells.filter(({ model, task }) => model === groups[0].cell.model && task === groups[0].cell.task);
+  const scores = near.flatMap((cell) => [cell.majority, ...cell.runs.map(([, score]) => score)]);
+  const low = Math.min(...scores), high = Math.max(...scores), edge = 0.05 * (high - low || 1);
+  const columns = groups.flatMap((one) => [[one, one.cell.runs, "all"], [one, one.drawn, "drawn"]]);
+  const { majority, metric } = groups[0].cell;
+  return {
+    title: `All runs, and ${choice.number} drawn from them`,
+    traces: columns.flatMap(([one, runs], i) => boxAndPoints(data, one, runs, i)),
+    layout: {
+      showlegend: false, margin: { t: 12, r: 4, b: 66, l: 46 },
+      xaxis: {
+        tickvals: columns.map((_, i) => i), showgrid: false, range: [-0.5, columns.length - 0.5],
+        ticktext: columns.map(([one, runs, word]) =>
+          `${one.cell.name.replace(", ", ",<br>")}<br>${short(one.cell.learning_rate)}<br>` +
+          (word === "all" ? `all ${runs.length}` : `${runs.length} drawn`)),
+      },
+      yaxis: { title: { text: metric, standoff: 4 }, range: [low - edge, high + edge] },
+      shapes: [{
+        type: "line", xref: "paper", x0: 0, x1: 1, y0: majority, y1: majority,
+        line: { color: data.palette.baseline, dash: "dash", width: 1.5 },
+      }],
+      annotations: [{
+        xref: "paper", x: 1, y: majority, xanchor: "right", yanchor: "top",
+        text: "majority class", showarrow: false, font: { size: 12 },
+      }],
+    },
+  };
+}
+
+/** 1,000 values in bins; a share of n runs has n + 1 values, so a bin for each. */
+function bins(groups, choice) {
+  const whole = choice.statistic === "failed";
+  const all = whole ? [0, 100] : groups.flatMap((one) => [...one.widest, ...one.repeats]);
+  const low = all.reduce((a, b) => Math.min(a, b)), high = all.reduce((a, b) => Math.max(a, b));
+  const number = whole ? choice.number + 1 : 30;
+  const width = (whole ? 100 / choice.number : (high - low) / number) || 1;
+  const from = whole ? -width / 2 : low;
+  const centres = Array.from({ length: number }, (_, i) => from + (i + 0.5) * width);
+  const counts = groups.map((one) => {
+    const found = centres.map(() => 0);
+    for (const value of one.repeats) {
+      found[Math.min(number - 1, Math.floor((value - from) / width + 1e-9))]++;
+    }
+    return found;
+  });
+  return { centres, counts, width, range: [from - width, from + (number + 1) * width] };
+}
+
+function spread(data, groups, choice) {
+  const { centres, counts, width, range } = bins(groups, choice);
+  const { name, unit } = STATISTICS[choice.statistic];
+  const shapes = [], annotations = [];
+  groups.forEach((one, row) => {
+    const values = [one.of(one.cell.runs), one.of(one.drawn)];
+    values.forEach((value, i) => {
+      shapes.push({
+        type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 0.99 - 0.06 * row,
+        line: { color: one.tint, width: 1.5, dash: i ? "dot" : "solid" },
+      });
+      annotations.push({
+        x: value, yref: "paper", y: 1 - 0.06 * row, yanchor: "top", showarrow: false,
+        font: { size: 12 }, text: i ? "drawn" : `all ${one.cell.name}`,
+        xanchor: value > values[1 - i] || (value === values[1 - i] && i) ? "left" : "right",
+      });
+    });
+  });
+  return {
+    title: `The same draw ${thousand} times: ${name} of ${choice.number} runs`,
+    traces: groups.map((one, i) => ({
+      type: "bar", x: centres, y: counts[i], width, marker: { color: one.tint, opacity: 0.55, line: { width: 0 } },
+      hovertemplate: `${one.name}: %{y} draws at %{x:.1f}<extra></extra>`,
+    })),
+    layout: {
+      showlegend: false, barmode: "overlay", bargap: 0, margin: { t: 12, r: 4, b: 66, l: 46 },
+      xaxis: { title: { text: `${name} of ${choice.number} runs (${unit})`, standoff: 8 }, range, showgrid: false },
+      yaxis: { title: { text: `of ${thousand} draws`, standoff: 4 }, range: [0, 1.2 * Math.max(...counts.flat())] },
+      shapes, annotations,
+    },
+  };
+}
+
+/** How often a draw from the one has more of something than a draw from the other. */
+function apart([one, two], name, number) {
+  const differences = one.repeats.map((value, i) => value - two.repeats[i]);
+  const above = differences.filter((difference) => difference > 0).length;
+  const level = differences.filter((difference) => difference === 0).length;
+  return `In ${above} of ${thousand} pairs of draws of ${number} runs the ${name} is larger for ${one.name} than ` +
+    `for ${two.name}, in ${level} it is equal.`;
+}
+
+function seeds(data, choice) {
+  const cell = data.cells.find((one) => data.axes.every((axis) => one[axis] === choice[axis]));
+  const like = data.cells.filter(({ recipe, model, task }) =>
+    recipe === choice.compare && model === cell.model && task === cell.task);
+  const other = like.length ? nearest(like, choice, data.axes) : cell;
+  const groups = (other === cell ? [cell] : [cell, other]).map((one, i) => group(data, one, choice, i));
+  const { name, unit } = STATISTICS[choice.statistic];
+  const said = groups.map((one) =>
+    `${one.name}: ${failures(one.drawn)} of ${choice.number} drawn runs fail; ${name} ${digits(one.of(one.drawn))} ${unit}, ` +
+    `of all ${one.cell.runs.length} runs ${digits(one.of(one.cell.runs))}; 95 of 100 draws give ${between(middle(one.repeats))}.`);
+  if (other !== cell) said.push(apart(groups, name, choice.number));
+  else if (choice.compare && choice.compare !== cell.recipe) said.push(`There are no runs of ${choice.compare} on this task.`);
+  return {
+    figures: [strips(data, groups, choice), spread(data, groups, choice)], said,
+    outputs: { number: choice.number },
+    numbers: [
+      ["runs", "failed", "failed, %", "std", "mean"],
+      ...groups.flatMap((one) => [
+        numbers(`${one.name}, all`, one.cell.runs), numbers(`${one.name}, drawn`, one.drawn),
+      ]),
+    ],
+    rows: [
+      [...data.axes, "seed", "score_percent", "failed", "times_drawn"],
+      ...groups.flatMap((one) => one.cell.runs.map((run) => [
+        ...data.axes.map((axis) => one.cell[axis]), ...run.slice(0, 3),
+        one.drawn.filter((drawn) => drawn === run).length,
+      ])),
+    ],
+  };
+}
+
+stabkit.explorers.seeds = { show: seeds };
+})();

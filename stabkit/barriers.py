@@ -1,0 +1,97 @@
+"""What stands between a failed run and a good minimum, and whether it agrees: Fig. 7 and 13.
+
+Tables are those of the analysis "surface". As in ``stabkit.agreement``, criteria were fixed before
+the runs and the number itself decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from stabkit.errors import StabkitError
+from stabkit.findings import Finding
+from stabkit.stats import Estimate
+from stabkit.tables import require
+
+VALUES = {"loss": ("Fig. 7", "loss"), "gradient_norm": ("Fig. 13", "gradient norm")}
+
+
+def both(planes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each of the two runs of each plane: its ``run``, ``kind``, provenance.
+
+    ``planes`` is the table of the analysis "surface", its tables told apart by ``key``.
+    """
+    require(planes, ("key", "failed_run", "successful_run"))
+    once = planes.drop_duplicates("key")
+    ends = [once.assign(run=once[f"{kind}_run"], kind=kind) for kind in ("failed", "successful")]
+    return pd.concat(ends, ignore_index=True)
+
+
+def paths(plane: pd.DataFrame, trajectories: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return the trajectories of a plane's two runs by ``kind`` and step, None without any.
+
+    ``trajectories`` are the tables of that kind which the analysis "surface" makes beside planes.
+    """
+    if trajectories is None or trajectories.empty:
+        return None
+    require(trajectories, ("failed_run", "successful_run", "run", "step", "a", "b"))
+    failed, successful = plane["failed_run"].iloc[0], plane["successful_run"].iloc[0]
+    on_plane = (trajectories["failed_run"] == failed) & (
+        trajectories["successful_run"] == successful
+    )
+    found = trajectories[on_plane].drop_duplicates(["run", "step"])
+    kind = np.where(found["run"] == failed, "failed", "successful")
+    return None if found.empty else found.assign(kind=kind).sort_values(["kind", "step"])
+
+
+def between(plane: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of a plane that lie on the line from its first checkpoint to its second.
+
+    As a line's: a is 0 at the first (failed), 1 at the second (successful); other columns stay.
+    Raises StabkitError for a plane without such points.
+    """
+    require(plane, ("a", "b"))
+    line = plane[np.isclose(plane["a"] + plane["b"], 1)]
+    if line.empty:
+        raise StabkitError(
+            "no point of the plane has a + b = 1; expected a grid from 0 to 1 or more"
+        )
+    return line.assign(a=line["b"]).drop(columns="b").sort_values("a")
+
+
+def barrier(line: pd.DataFrame, value: str = "loss") -> float:
+    """Return by how much ``value`` between the ends of a line rises above both of them.
+
+    In the unit of ``value``; at most 0 where there is no barrier. Raises StabkitError unless the
+    table has both ends, a = 0 and a = 1, and a point between them.
+    """
+    return float(np.subtract(*heights(line, value)))
+
+
+def heights(line: pd.DataFrame, value: str = "loss") -> tuple[float, float]:
+    """Return the largest value between the ends, and the larger one of the ends.
+
+    Raises as ``barrier`` does, which is their difference.
+    """
+    require(line, ("a", value))
+    a, values = (line[name].to_numpy(dtype=float) for name in ("a", value))
+    ends, inside = (a == 0) | (a == 1), (a > 0) & (a < 1)
+    if not (inside.any() and {0.0, 1.0} <= set(a)):
+        raise StabkitError("a barrier needs both ends, a = 0 and a = 1, and a point between them")
+    return float(values[inside].max()), float(values[ends].max())
+
+
+def surface(line: pd.DataFrame, where: str) -> list[Finding]:
+    """Judge Fig. 7 and 13 on the line from a failed to a successful run: a barrier of each value?
+
+    ``where`` names the model and task. One pair of runs has no interval.
+    """
+    found = []
+    for value, (exhibit, name) in VALUES.items():
+        highest, end = heights(line, value)
+        over = Estimate(highest / end - 1, np.nan, np.nan)
+        head = f"{exhibit}, {where}", f"a maximum of the {name} above both ends of the line"
+        told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
+        found.append(Finding(*head, 2, told, highest > end, over, "%"))
+    return found

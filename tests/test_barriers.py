@@ -1,0 +1,87 @@
+"""Lines between runs: where they lie on a plane, and when something rises on them."""
+
+from __future__ import annotations
+
+import math
+
+import inside
+import numpy as np
+import pandas as pd
+import pytest
+
+from stabkit import barriers
+from stabkit.barriers import barrier, between, both, paths
+from stabkit.errors import StabkitError
+
+
+def test_the_line_between_two_runs_lies_on_their_plane() -> None:
+    line = between(inside.plane())
+    assert line["a"].tolist() == pytest.approx(np.linspace(-0.5, 1.5, 21))
+    assert (line.loc[line["a"] == 0, "loss"].item(), line.loc[line["a"] == 1, "loss"].item()) == (
+        pytest.approx((0.701, 0.101))
+    )
+    with pytest.raises(StabkitError, match="no point of the plane has a"):
+        between(inside.plane().query("a + b < 0"))
+    with pytest.raises(StabkitError, match="no column b"):
+        between(line)
+
+
+def test_a_barrier_is_judged_for_loss_and_gradient_norm() -> None:
+    loss, norm = barriers.surface(between(inside.plane()), "mini-bert on mini-rte")
+    assert loss.holds and norm.holds
+    assert (loss.exhibit, norm.exhibit) == (
+        "Fig. 7, mini-bert on mini-rte",
+        "Fig. 13, mini-bert on mini-rte",
+    )
+    line = between(inside.plane())
+    assert loss.number.value == pytest.approx(barrier(line) / 0.701)
+    assert "(" not in loss.shown()
+    flat = barriers.surface(between(inside.plane(height=-0.5)), "m")
+    assert [finding.holds for finding in flat] == [False, False]
+
+
+def test_a_barrier_rises_above_both_ends() -> None:
+    table = pd.DataFrame({"a": [-0.5, 0, 0.25, 0.75, 1, 2], "loss": [9, 0.7, 1.5, 0.1, 0.9, 9]})
+    assert barrier(table) == pytest.approx(0.6)
+    assert barrier(table.sample(frac=1, random_state=0)) == pytest.approx(0.6)
+    norms = table.assign(gradient_norm=-table["loss"])
+    assert barrier(norms, "gradient_norm") == pytest.approx(0.6)
+    assert barrier(table.assign(loss=[0, 1, 0.5, 0.6, 0, 0])) == pytest.approx(-0.4)
+    assert math.isnan(barrier(table.assign(loss=[0, 1, math.nan, 3, 1, 0])))
+    for rows in (table[1:2], table[table["a"] != 1], table[table["a"].isin([0, 1])]):
+        with pytest.raises(StabkitError, match="both ends, a = 0 and a = 1, and a point between"):
+            barrier(rows)
+    with pytest.raises(StabkitError, match="no column gradient_norm"):
+        barrier(table, "gradient_norm")
+
+
+def test_a_plane_has_two_runs() -> None:
+    planes = [
+        inside.plane(side=5).assign(failed_run=f"f{key}", successful_run=f"s{key}", key=key)
+        for key in "xy"
+    ]
+    found = both(pd.concat(planes))
+    assert found["run"].tolist() == ["fx", "fy", "sx", "sy"]
+    assert found["kind"].tolist() == ["failed", "failed", "successful", "successful"]
+
+
+def test_the_paths_of_a_plane_are_those_of_its_two_runs() -> None:
+    plane = inside.plane(side=5).assign(failed_run="f", successful_run="s", key="x")
+    ways = [inside.trajectories(*runs) for runs in (("f", "s"), ("f", "other"))]
+    found = paths(plane, pd.concat(ways + ways[:1]).sample(frac=1, random_state=0))
+    assert found is not None
+    for kind, run, axis in (("failed", "f", "a"), ("successful", "s", "b")):
+        path = found[found["kind"] == kind]
+        assert set(path["run"]) == {run} and path["step"].is_monotonic_increasing
+        assert (len(path), path[axis].iloc[-1]) == (31, 1)
+    assert paths(plane, ways[1]) is None
+    assert paths(plane, pd.DataFrame({"key": []})) is None
+    assert paths(plane, None) is None
+
+
+@pytest.mark.parametrize("use", [between, both, lambda table: barriers.surface(table, "here")])
+def test_empty_and_foreign_tables_are_refused(use: object) -> None:
+    assert callable(use)
+    for table in (pd.DataFrame({"score": [1.0]}), pd.DataFrame()):
+        with pytest.raises(StabkitError, match="no column"):
+            use(table)
