@@ -24,7 +24,7 @@ class Field(ipywidgets.Box):  # type: ignore[misc]
 
     def __init__(self, control: Any, read: Callable[[Any], Any]) -> None:
         self.control, self._read = control, read
-        self.message = ipywidgets.HTML()
+        self.message = ipywidgets.HTML(layout={"flex": "1 1 16rem", "width": "auto"})
         layout = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "0 0.75rem"}
         super().__init__([control, self.message], layout=layout)
 
@@ -53,7 +53,8 @@ class Choices(ipywidgets.HBox):  # type: ignore[misc]
 
     def __init__(self, label: str, names: Iterable[str], value: Sequence[str]) -> None:
         self._boxes = {name: _box(name, name in value) for name in names}
-        text = ipywidgets.Label(f"{label}", layout={"width": "9rem", "justify_content": "flex-end"})
+        place = {"width": "9rem", "justify_content": "flex-end", "margin": "2px 6px 2px 2px"}
+        text = ipywidgets.Label(label, layout=place)
         super().__init__([text, *self._boxes.values()], layout=WIDE)
         self.value = tuple(value)
         for box in self._boxes.values():

@@ -170,8 +170,8 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self.marks.value = views.progress(plan, table, self._states, expected)
             if figure:
                 self.stage.draw(table)
-        except StabkitError as problem:  # no reason to stop training
-            self._say(problem)
+        except Exception as problem:  # whatever it is, it must not end the training
+            self._say(f"The runs cannot be drawn: {problem}", traceback.format_exc())
 
     def _start(self, job: Callable[[], str], ready: bool) -> None:
         """Do a job in a thread, one at a time, if by now the plan is as it has to be for it."""

@@ -34,15 +34,15 @@ LOOK = f"""<style>
 .stabkit-study p {{ margin: 0; line-height: 1.45; }}
 .stabkit-study .stabkit-wrong {{ color: {PALETTE["failed"]}; font-weight: 600; }}
 .stabkit-study .stabkit-hint {{ opacity: 0.75; }}
-.stabkit-study dl {{
+.stabkit-study .stabkit-cost {{
   display: grid; grid-template-columns: 9rem 1fr; gap: 0.15rem 0.5rem; margin: 0;
   font-variant-numeric: tabular-nums; line-height: 1.45;
 }}
-.stabkit-study dt {{ opacity: 0.75; }}
-.stabkit-study dd {{ margin: 0; }}
+.stabkit-study .stabkit-cost dt {{ float: none; width: auto; font-weight: 400; opacity: 0.75; }}
+.stabkit-study .stabkit-cost dd {{ margin: 0; overflow-wrap: anywhere; }}
 .stabkit-study .stabkit-runs {{ line-height: 1.7; }}
 .stabkit-study .stabkit-runs > div {{ display: flex; gap: 0.5rem; align-items: baseline; }}
-.stabkit-study .stabkit-runs b {{ flex: 0 0 11rem; font-weight: 400; }}
+.stabkit-study .stabkit-runs b {{ flex: 0 1 15rem; font-weight: 400; }}
 .stabkit-study .stabkit-runs span {{ display: flex; flex-wrap: wrap; gap: 0.2rem; }}
 .stabkit-study .stabkit-runs i {{
   font-style: normal; text-align: center; min-width: 1.5rem; line-height: 1.4; border-radius: 3px;
@@ -101,7 +101,7 @@ def cost(plan: Plan, pending: list[RunConfig], minutes: str, place: str, folder:
         "Runs are kept in": str(folder.absolute()),
     }
     lines = (f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-    return f"<dl>{''.join(lines)}</dl>"
+    return f'<dl class="stabkit-cost">{"".join(lines)}</dl>'
 
 
 def progress(
@@ -153,4 +153,4 @@ def _mark(
 
 def _key() -> str:
     shown = ("successful", "failed", "started", "waiting")
-    return hint("   ".join(f"{MARKS[name][0]} {MARKS[name][1]}" for name in shown))
+    return hint("\u2003".join(f"{MARKS[name][0]} {MARKS[name][1]}" for name in shown))
