@@ -6,6 +6,7 @@ Launching knows nothing of what a run is: a sweep takes any function from config
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -24,6 +25,8 @@ from stabkit.store import Store
 from stabkit.workers import Lost, StartError, spread
 
 Run = Callable[[RunConfig], RunResult]
+State = Literal["started", "stored", "claimed", "raised", "refused", "lost"]
+Watch = Callable[[RunConfig, State], object]
 NAMED_PROBLEMS = 5  # lines in the message of a SweepError
 
 
@@ -52,12 +55,17 @@ class Outcome:
     problem: str = ""
 
 
+Attempts = Generator[tuple[Task, Outcome | Lost], None, None]
+
+
 def sweep(
     configs: Iterable[RunConfig],
     store: Store,
     processes: int = 1,
     run: Run | None = None,
     progress: bool = True,
+    watch: Watch | None = None,
+    stop: threading.Event | None = None,
 ) -> pd.DataFrame:
     """Do the runs of ``configs`` that ``store`` lacks; return the table of all, in their order.
 
@@ -66,16 +74,22 @@ def sweep(
     the others; a SweepError names all such runs at the end. A store that cannot be written stops
     the sweep with a StoreError. However a sweep ends, finished runs are kept and the same call
     goes on from there; sweeps that share a store share the work.
+
+    ``watch`` is told, in this thread, what becomes of each run. Once ``stop`` is set, from another
+    thread, the runs at work are ended and the table of the finished ones is returned. A process
+    cannot end a run of its own, so with ``stop`` even a single one is spawned.
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}; expected 1 or more")
     store.clean()
     grid = by_key(configs)
     todo = deque(Task(config) for config in store.pending(grid.values()))
+    tell = watch or (lambda *_: None)
+    launched = _launch(todo, partial(_attempt, store, run), processes, tell, stop)
     bar = tqdm(total=len(grid), initial=len(grid) - len(todo), unit="run", disable=not progress)
     try:
         with bar:
-            problems = _work_through(todo, partial(_attempt, store, run), processes, bar)
+            problems = _work_through(todo, launched, tell, bar)
     except StartError as error:
         raise SweepError(
             f"{error}; its own message stands above. The run function must be importable, and a "
@@ -99,14 +113,29 @@ def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
     )
 
 
+def _launch(
+    todo: deque[Task],
+    attempt: Callable[[Task], Outcome],
+    processes: int,
+    tell: Watch,
+    stop: threading.Event | None,
+) -> Attempts:
+    def started(task: Task) -> None:
+        tell(task.config, "claimed" if task.wait else "started")
+
+    if processes > 1 or stop is not None:
+        return spread(todo, attempt, processes, started, stop)
+    return _in_turn(todo, attempt, started)
+
+
 def _work_through(
-    todo: deque[Task], attempt: Callable[[Task], Outcome], processes: int, bar: Any
+    todo: deque[Task], launched: Attempts, tell: Watch, bar: Any
 ) -> dict[RunConfig, str]:
     """Attempt all tasks and return what raised; claimed runs are awaited after all others."""
     problems: dict[RunConfig, str] = {}
-    launched = spread(todo, attempt, processes) if processes > 1 else _in_turn(todo, attempt)
     with closing(launched) as attempts:
         for task, outcome in attempts:
+            tell(task.config, "lost" if isinstance(outcome, Lost) else outcome.state)
             if isinstance(outcome, Lost):
                 problems[task.config] = f"its process was lost ({outcome.how})"
             elif outcome.state == "raised":
@@ -122,10 +151,11 @@ def _work_through(
 
 
 def _in_turn(
-    todo: deque[Task], attempt: Callable[[Task], Outcome]
-) -> Generator[tuple[Task, Outcome | Lost], None, None]:
+    todo: deque[Task], attempt: Callable[[Task], Outcome], started: Callable[[Task], None]
+) -> Attempts:
     while todo:
         task = todo.popleft()
+        started(task)
         yield task, attempt(task)
 
 

@@ -27,6 +27,7 @@ ONE_THREAD = {  # the processes share the cores; read by the numerical libraries
 
 
 SECONDS_TO_GO = 10.0  # for an idle process, once there is nothing more for it
+SECONDS_TO_LOOK = 0.2  # between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ class StartError(RuntimeError):
 
 
 def spread(
-    todo: deque[T], work: Callable[[T], R], processes: int
+    todo: deque[T],
+    work: Callable[[T], R],
+    processes: int,
+    started: Callable[[T], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Generator[tuple[T, R | Lost], None, None]:
     """Yield each task of ``todo`` with its result, as they come, from spawned processes.
 
     ``work`` must be importable and must not raise; tasks may be added to ``todo`` meanwhile.
-    Closing the generator ends busy processes at once and idle ones in SECONDS_TO_GO at most; the
-    death of this process ends all.
+    ``started`` is called with each task that a process gets. Closing the generator, or setting
+    ``stop`` in another thread, ends busy processes at once and idle ones in SECONDS_TO_GO at
+    most; the death of this process ends all.
     Raises StartError when a process cannot start.
     """
     workers: list[_Worker[T, R]] = []
@@ -56,12 +62,18 @@ def spread(
             for worker in workers:
                 if todo and worker.ready and not worker.busy:
                     worker.give(todo.popleft())
+                    if started is not None:
+                        started(worker.tasks[0])
             wanted = min(processes, len(todo) + sum(worker.busy for worker in workers))
             workers += [_Worker(work) for _ in range(wanted - len(workers))]
-            for pipe in connection.wait([worker.pipe for worker in workers]):
+            pipes = [worker.pipe for worker in workers]
+            patience = None if stop is None else SECONDS_TO_LOOK
+            for pipe in connection.wait(pipes, patience):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 yield from worker.receive()
             workers = [worker for worker in workers if not worker.lost]
+            if stop is not None and stop.is_set():
+                return
     finally:
         for worker in workers:
             worker.pipe.close()

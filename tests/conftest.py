@@ -14,6 +14,7 @@ os.environ.update(
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -34,13 +35,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless chromium without a network; skipped where it is missing, except in CI."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
+    with chromium() as chrome:
+        yield chrome
+
+
+@pytest.fixture(scope="module")
+def local_browser() -> Iterator[Any]:
+    """Like ``browser``, but servers of this machine can be reached."""
+    with chromium(", EXCLUDE 127.0.0.1") as chrome:
+        yield chrome
+
+
+@contextmanager
+def chromium(reachable: str = "") -> Iterator[Any]:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no chromium and chromedriver")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
-    options.binary_location = str(chromium)
+    options.binary_location = str(program)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for flag in (
         "headless",
@@ -50,7 +64,7 @@ def browser() -> Iterator[Any]:
         "disable-background-networking",
         "disable-component-update",
         "disable-sync",
-        "host-resolver-rules=MAP * ~NOTFOUND",
+        f"host-resolver-rules=MAP * ~NOTFOUND{reachable}",
         "window-size=1280,900",
     ):
         options.add_argument(f"--{flag}")

@@ -95,3 +95,21 @@ def judged(config: RunConfig, **summary: object) -> RunResult:
         "hardware": "Some CPU",
     }
     return replace(result, summary=result.summary | verdicts | summary)
+
+
+def raising_judged(config: RunConfig) -> RunResult:
+    """Raise for seed 1."""
+    raising(config)
+    return judged(config)
+
+
+def noted_judged(config: RunConfig) -> RunResult:
+    """Write seed and process to the file $FAKE_LOG."""
+    _note(config)
+    return judged(config)
+
+
+def endless_judged(config: RunConfig) -> RunResult:
+    """Finish seeds 0 and 1; hang in the others."""
+    endless(config)
+    return judged(config)

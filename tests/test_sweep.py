@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -237,3 +238,43 @@ def test_the_progress_bar_goes_to_stderr_or_nowhere(
     out, err = capsys.readouterr()
     assert out == ""
     assert ("3/3" in err) if progress else (err == "")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sweep_can_be_watched(store: Store, processes: int) -> None:
+    grid = fakes.grid(3)
+    store.put(fakes.quick(grid[2]))
+    seen: dict[int, list[str]] = {}
+
+    def watch(config: RunConfig, state: str) -> None:
+        seen.setdefault(config.seed, []).append(state)
+
+    with pytest.raises(SweepError):
+        sweep(grid, store, processes, fakes.raising, progress=False, watch=watch)
+    assert seen == {0: ["started", "stored"], 1: ["started", "raised"]}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_sweep_can_be_stopped_from_another_thread_and_keeps_what_is_done(
+    store: Store, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_LOG", str(store.path.parent / "log"))
+    grid, stop = fakes.grid(5), threading.Event()
+    tables = []
+
+    def target() -> None:
+        tables.append(sweep(grid, store, processes, fakes.endless, progress=False, stop=stop))
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    until(lambda: len(started(store)) >= 2 + processes)
+    stop.set()
+    thread.join(PATIENCE)
+    assert [list(table["seed"]) for table in tables] == [[0, 1]]
+    assert store.pending(grid) == grid[2:] and free(store, grid[2])
+
+
+def test_a_stop_before_the_start_does_nothing(store: Store) -> None:
+    stop = threading.Event()
+    stop.set()
+    assert sweep(fakes.grid(2), store, run=fakes.endless, progress=False, stop=stop).empty

@@ -1,0 +1,92 @@
+"""Live widgets for notebooks: a panel that plans, costs and trains a study of one's own.
+
+Nothing but the book's pages imports this. ``ipywidgets`` is loaded only when a panel is made, since
+it is an optional dependency.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from stabkit import pages
+from stabkit.errors import StabkitError
+from stabkit.options import RUNS
+from stabkit.presets import is_organism
+from stabkit.reading import open_store
+from stabkit.selection import reference_rate
+from stabkit.store import Store
+from stabkit.studies import PILOT_RATES
+
+FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
+PAPER_RATE = 2e-5
+WITHOUT_KERNEL = (
+    "**This is where the panel works.** It trains models, so it needs a kernel, which a published "
+    "page does not have. To get one, open this page as a notebook: with the buttons at its top, or "
+    "on your own machine with `pip install -e '.[book]' jupyterlab` and "
+    "`jupyter lab book/your_runs.ipynb` in a copy of the repository."
+)
+_panels: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def study_panel(
+    model: str = "mini-bert",
+    task: str = "mini-rte",
+    store: str | Path | None = None,
+    results: str | Path | None = None,
+    learning_rates: Sequence[float] = (),
+    seeds: int = 5,
+    first_seed: int = 0,
+    max_steps: int | None = None,
+    processes: int | None = None,
+    run: Any = None,
+    **fields: Any,
+) -> Any:
+    """Return a panel that plans a study, says what it costs, trains it and draws it.
+
+    The arguments are what its controls start from; the learning rates, by default, are half, once
+    and one and a half times the model's reference rate. Runs go to the folder ``store`` (default:
+    the environment variable STABKIT_STORE, else ``runs``); those already there, or published in
+    ``results``, are not done again. With ``max_steps`` the length of runs is in steps, not epochs.
+    ``run`` is as in ``stabkit.sweep.sweep``; any other field of ``RunConfig``, such as
+    ``label_column`` or ``precision``, is the same for all runs. A panel made later in the same
+    kernel stops the training of this one.
+
+    While the book is built, it is a sentence that says how to get a kernel. Raises StabkitError
+    where ipywidgets is not installed.
+    """
+    if os.environ.get("STABKIT_BOOK"):
+        return pages.markdown(WITHOUT_KERNEL)
+    if find_spec("ipywidgets") is None:
+        raise StabkitError(
+            "the panel needs ipywidgets, which is not installed; install it with "
+            "pip install 'ipywidgets>=8.1' and restart the kernel"
+        )
+    from stabkit.widgets.form import Form
+    from stabkit.widgets.panel import StudyPanel, usable_processes
+
+    runs = open_store(
+        Path(store or os.environ.get("STABKIT_STORE") or RUNS),
+        None if results is None else Path(results),
+    )
+    rates = learning_rates or _rates(model, runs)
+    at_a_time = processes or usable_processes()
+    form = Form(model, task, rates, seeds, at_a_time, max_steps)
+    for panel in _panels:
+        panel.end()
+    panel = StudyPanel(form, runs, first_seed, run, fields)
+    _panels.add(panel)
+    return panel
+
+
+def _rates(model: str, runs: Store) -> list[float]:
+    """Return the rates of the paper's ablation for a model; mini models have their own."""
+    try:
+        reference = reference_rate(runs) if is_organism(model) else PAPER_RATE
+    except StabkitError:  # the pilot study is not there
+        return list(PILOT_RATES[1:4])
+    return [float(f"{reference * factor:.3g}") for factor in FACTORS]

@@ -1,0 +1,96 @@
+"""How fast runs go on this device: a few real steps, timed in a process like those of a sweep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from stabkit import train
+from stabkit.batches import Encoded, encode
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
+from stabkit.tasks import subset
+from stabkit.workers import Lost, spread
+
+WARM, TIMED = 2, 10  # steps
+SCORED = 128  # dev examples
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that building a model, a training step and scoring an example take."""
+
+    start: float
+    step: float
+    example: float
+
+    def seconds(self, config: RunConfig, train: int, dev: int) -> float:
+        """Return about how long a run takes on so many training and dev examples."""
+        steps = config.steps(train)
+        looks = 1 + steps * config.evals_per_epoch / config.steps_per_epoch(train)
+        scored = (config.train_size or train) + looks * dev
+        return self.start + steps * self.step + scored * self.example
+
+
+def pace(config: RunConfig) -> RunConfig:
+    """Return the configuration that stands for all runs of the same speed."""
+    same = config.replace(seed=0, learning_rate=1e-4, warmup=0.1, bias_correction=True)
+    return same.replace(epochs=1, max_steps=None)
+
+
+def calibrate(
+    paces: Iterable[RunConfig], stop: threading.Event
+) -> Iterator[tuple[RunConfig, Speed]]:
+    """Measure one after the other in a spawned process, of one thread as runs have it.
+
+    Raises StabkitError when steps cannot be done.
+    """
+    for config, found in spread(deque(paces), measure, 1, stop=stop):
+        if isinstance(found, Lost):
+            raise StabkitError(
+                f"the process that measured was lost ({found.how}); choose a smaller model, "
+                "batch_size or max_length if memory ran out"
+            )
+        if isinstance(found, str):
+            raise StabkitError(found)
+        yield config, found
+
+
+def measure(config: RunConfig) -> Speed | str:
+    """Return the speed of a configuration's runs here, or what stands in the way."""
+    try:
+        return _measured(config)
+    except Exception as error:  # a worker's task must not raise
+        return f"{'' if isinstance(error, StabkitError) else type(error).__name__ + ': '}{error}"
+
+
+def _measured(config: RunConfig) -> Speed:
+    torch.set_num_threads(1)
+    task = train.task_of(config)
+    few = subset(task, min((WARM + TIMED) * config.batch_size, len(task.train)), seed=0).train
+    scored = task.dev.take(np.arange(min(SCORED, len(task.dev))))
+    texts = encode(config, few), encode(config, scored)
+    _timed(config, WARM, texts, len(task.labels))  # the first steps are slower
+    return _timed(config, TIMED, texts, len(task.labels))
+
+
+def _timed(config: RunConfig, steps: int, texts: tuple[Encoded, Encoded], labels: int) -> Speed:
+    began = time.perf_counter()
+    learner = train.Learner.build(config, labels, train.choose_device(), "fast")
+    start = time.perf_counter() - began
+    learner = replace(
+        learner, config=config.replace(epochs=None, max_steps=steps, evals_per_epoch=0)
+    )
+    began = time.perf_counter()
+    train.fine_tune(learner, *texts)  # scores the dev examples at its end, once
+    trained = time.perf_counter() - began
+    began = time.perf_counter()
+    learner.evaluate(texts[1])
+    scoring = time.perf_counter() - began
+    return Speed(start, max(trained - scoring, 0.0) / steps, scoring / len(texts[1]))

@@ -1,0 +1,272 @@
+"""The panel: choose, see what it costs, train in the background, watch the runs land.
+
+A control that moves recomputes the plan's numbers and no more. What takes its time (fetching,
+measuring, training) waits for a button and goes on in a thread, its work in other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets
+import torch
+
+from stabkit import records, train
+from stabkit.config import RunConfig
+from stabkit.errors import ModelError, StabkitError
+from stabkit.presets import is_organism
+from stabkit.store import Store
+from stabkit.studies import LOOKS
+from stabkit.sweep import Run, State, SweepError, sweep
+from stabkit.widgets import views
+from stabkit.widgets.archive import Archive
+from stabkit.widgets.calibration import Speed, calibrate
+from stabkit.widgets.drawing import Stage
+from stabkit.widgets.form import Form, heading
+from stabkit.widgets.plan import Plan, Subject, fetched
+
+MOST = 4  # runs at a time, unless asked for: each has a model in memory
+NO_GPU = (
+    "No GPU here, and on a processor a large model trains for hours: on Colab choose a runtime "
+    "with a GPU, or take a mini model."
+)
+
+
+def usable_processes() -> int:
+    """Return how many runs to do at a time: one on a GPU, else one on each core, up to MOST."""
+    if torch.cuda.is_available():
+        return 1
+    usable = getattr(os, "sched_getaffinity", None)  # not on every system
+    return min(MOST, len(usable(0)) if usable else os.cpu_count() or 1)
+
+
+class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
+    """The controls, the cost, three buttons, and what has come of it; see ``study_panel``."""
+
+    def __init__(
+        self, form: Form, store: Store, first_seed: int, run: Run | None, fields: dict[str, Any]
+    ) -> None:
+        """``fields`` of ``RunConfig`` are the same for all runs; ``run`` is as in ``sweep``."""
+        self.form, self.archive = form, Archive(store)
+        self._first_seed, self._run, self._fields = first_seed, run, fields
+        self._fetched: dict[tuple[str, str], Subject] = {}
+        self._speeds: dict[RunConfig, Speed] = {}
+        self._states: dict[str, tuple[State, float]] = {}
+        self._stopping, self._thread = threading.Event(), threading.Thread()
+        self.busy = False  # measuring or training
+        self._choice: dict[str, Any] | None = None  # what the controls say, if it can be done
+        self.plan: Plan | None = None  # what that means, as far as model and task are here
+        self.cost, self.status, self.notice, self.marks = (ipywidgets.HTML() for _ in range(4))
+        self.measure = _button("Measure", "Do a few real steps, to know how long the runs take")
+        self.run = _button("Run", "Train the runs that are not stored yet")
+        self.stop = _button("Stop", "End the runs in training; finished ones are kept")
+        self.stage = Stage()
+        parts = [
+            *(form, heading("What it costs"), self.cost),
+            ipywidgets.HBox([self.measure, self.run, self.stop]),
+            *(self.notice, self.status, heading("Runs"), self.marks, self.stage),
+        ]
+        super().__init__([ipywidgets.HTML(views.LOOK), *parts])
+        self.add_class("stabkit-study")
+        self.measure.on_click(lambda _: self._start(self._measure, ready=False))
+        self.run.on_click(lambda _: self._start(self._train, ready=True))
+        self.stop.on_click(lambda _: self.end())
+        form.on_change(self._changed)
+        self._look()
+        self._changed()
+
+    def end(self) -> None:
+        """Stop measuring and training, within seconds; finished runs are kept."""
+        self._stopping.set()
+        if self.busy:
+            self._tell("Stopping ...")
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until nothing is measured or trained; return whether it has come to that."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _look(self) -> None:
+        try:
+            self._say(" ".join(self.archive.look()))
+        except StabkitError as problem:
+            self._say(problem)
+
+    def _say(self, problem: object, details: str = "") -> None:
+        more = f"<details><summary>Details</summary><pre>{escape(details)}</pre></details>"
+        self.notice.value = views.wrong(problem) + (more if details else "")
+
+    def _tell(self, sentence: str) -> None:
+        self.status.value = f'<p role="status">{escape(sentence)}</p>'
+
+    def _changed(self, _: Any = None) -> None:
+        """Recompute the plan from the controls and show it."""
+        self._choice, self.plan = self.form.read(), None
+        subject = self._subject(**self._choice) if self._choice else None
+        if self._choice and subject:
+            try:
+                self.plan = self._planned(subject, **self._choice)
+            except StabkitError as problem:
+                self._say(problem)
+        self._show()
+        if self.plan and not self.busy:
+            self._draw(self.plan)
+
+    def _subject(self, model: str, task: str, **_: Any) -> Subject | None:
+        """Return what is here already; what may have to be fetched waits for the button."""
+        fields = self.form.fields
+        if not (is_organism(model) or torch.cuda.is_available()):
+            fields["model"].advise(NO_GPU)
+        try:
+            if not fetched(model, task):
+                return Subject.load(model, task, **self._fields)
+        except StabkitError as problem:
+            fields["model" if isinstance(problem, ModelError) else "task"].refuse(problem)
+            self._choice = None
+        return self._fetched.get((model, task))
+
+    def _planned(self, subject: Subject, **choice: Any) -> Plan:
+        seeds = range(self._first_seed, self._first_seed + choice["seeds"])
+        fields = {"evals_per_epoch": LOOKS, **self._fields, **choice["length"]}
+        axes = (choice["methods"], choice["corrections"], choice["rates"], seeds)
+        return Plan.of(subject, *axes, **fields)
+
+    def _show(self) -> None:
+        """Show what the plan costs, and which buttons can be pressed."""
+        plan, choice = self.plan, self._choice
+        if choice and plan:
+            pending = plan.pending(self.archive.keys)
+            seconds = plan.seconds(pending, self._speeds)
+            minutes = _minutes(len(pending), seconds, choice["processes"])
+            self.cost.value = views.cost(plan, pending, minutes, _device(), self.archive.store.path)
+        else:
+            fetch = "Press Measure: the model or the data may have to be fetched first."
+            self.cost.value = views.hint(fetch if choice else "Mend what is marked above.")
+        ready = self._ready()
+        self.measure.disabled = self.busy or not choice or ready
+        self.run.disabled = self.busy or not ready
+        self.stop.disabled = not self.busy
+        for button in (self.measure, self.run):
+            button.button_style = "" if button.disabled else "primary"
+
+    def _ready(self) -> bool:
+        """Tell whether the plan and its cost are known."""
+        plan = self.plan
+        pending = plan.pending(self.archive.keys) if plan else []
+        return plan is not None and plan.seconds(pending, self._speeds) is not None
+
+    def _draw(self, plan: Plan, figure: bool = True) -> None:
+        """Show what became of each of the plan's runs, and the figure of the stored ones."""
+        try:
+            table = self.archive.table(plan)
+            expected = {k: plan.seconds([c], self._speeds) or 0 for k, c in plan.configs.items()}
+            self.marks.value = views.progress(plan, table, self._states, expected)
+            if figure:
+                self.stage.draw(table)
+        except Exception as problem:  # whatever it is, it must not end the training
+            self._say(f"The runs cannot be drawn: {problem}", traceback.format_exc())
+
+    def _start(self, job: Callable[[], str], ready: bool) -> None:
+        """Do a job in a thread, one at a time, if by now the plan is as it has to be for it."""
+        if self.busy:
+            return
+        self._look()
+        self._changed()
+        if self._choice and self._ready() is ready:
+            self.busy = True
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._guarded, args=(job,), daemon=True)
+            self._thread.start()
+            self._show()
+
+    def _guarded(self, job: Callable[[], str]) -> None:
+        """Do a job; whatever comes of it is told in a sentence."""
+        try:
+            said = job()
+        except SweepError as error:
+            said, details = "Ended.", "\n".join(error.problems.values())
+            self._say(_trouble(error), details)
+        except StabkitError as problem:
+            said = "Ended."
+            self._say(problem)
+        except Exception as problem:
+            said = "Ended by an error of stabkit's own; finished runs are kept."
+            self._say(f"{type(problem).__name__}: {problem}", traceback.format_exc())
+        self.busy = False
+        self._tell(said)
+        self._changed()
+
+    def _measure(self) -> str:
+        assert self._choice is not None
+        choice = dict(self._choice)
+        if self.plan is None:
+            self._tell("Fetching the model and the data ...")
+            names = choice["model"], choice["task"]
+            self._fetched[names] = Subject.load(*names, **self._fields)
+            self.plan = self._planned(self._fetched[names], **choice)
+        missing = [pace for pace in self.plan.paces() if pace not in self._speeds]
+        self._tell(f"Measuring: a few real steps, {views.plural(len(missing), 'kind')} of run ...")
+        for pace, speed in calibrate(missing, self._stopping):
+            self._speeds[pace] = speed
+        if self._stopping.is_set():
+            return "Stopped measuring."
+        each = {f"{1000 * self._speeds[pace].step:.3g}" for pace in self.plan.paces()}
+        return f"Measured: a step takes {' or '.join(sorted(each))} ms on one thread."
+
+    def _train(self) -> str:
+        assert self._choice is not None and self.plan is not None
+        plan, self._states = self.plan, {}
+        total = len(plan.configs)
+        self._training(plan)
+
+        def watch(config: RunConfig, state: State) -> None:
+            self._states[config.key] = state, time.monotonic()
+            if state == "stored":
+                self.archive.keys.add(config.key)
+            self._training(plan)
+
+        configs, store = plan.configs.values(), self.archive.store
+        at_a_time = self._choice["processes"]
+        done = len(sweep(configs, store, at_a_time, self._run, False, watch, self._stopping))
+        if done < total:
+            return f"Stopped: {done} of {total} runs are stored; Run goes on from there."
+        return f"Finished: {'the run is' if total == 1 else f'all {total} runs are'} stored."
+
+    def _training(self, plan: Plan) -> None:
+        """Show how far the training of a plan is."""
+        left = len(plan.pending(self.archive.keys))
+        self._tell(f"Training: {len(plan.configs) - left} of {len(plan.configs)} runs are stored.")
+        self._show()
+        self._draw(plan)
+
+
+def _button(name: str, tooltip: str) -> Any:
+    return ipywidgets.Button(description=name, tooltip=tooltip, layout={"width": "7rem"})
+
+
+def _device() -> str:
+    found = records.provenance(train.choose_device(), 1, "")
+    return f"{'GPU' if found['device'] == 'cuda' else 'processor'}: {found['hardware']}"
+
+
+def _minutes(pending: int, seconds: float | None, processes: int) -> str:
+    if not pending:
+        return "none: every run is stored already"
+    if seconds is None:
+        return "not known yet; Measure does a few real steps to find out"
+    at_a_time = min(processes, pending)
+    return f"{views.duration(seconds / at_a_time)}, {views.plural(at_a_time, 'run')} at a time"
+
+
+def _trouble(error: SweepError) -> str:
+    if not error.problems:
+        return str(error)
+    ended = views.plural(len(error.problems), "run")
+    return f"{ended} ended in an error; the others are kept, and Run tries these again."
