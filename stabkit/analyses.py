@@ -21,18 +21,19 @@ from transformers import PreTrainedModel
 
 from stabkit.batches import encode
 from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
 from stabkit.geometry import Plane, Weights, grid, project
 from stabkit.masking import MaskedText, held_out_text, wikitext
 from stabkit.mlm import layer_swap
 from stabkit.models import build
 from stabkit.presets import is_organism
-from stabkit.records import provenance
+from stabkit.records import hardware, provenance
 from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.surface import surface
 from stabkit.tasks import subset
-from stabkit.train import follow, pin, task_of, trained_model
+from stabkit.train import ExecutorName, follow, pin, task_of, trained_model
 
 EXAMPLES, SIDE, LOW, HIGH = 512, 21, -0.5, 1.5  # of a surface
 MOMENTS = 31  # of a run at which its trajectory is recorded, start and end included
@@ -121,8 +122,7 @@ def _trajectory(row: dict[str, Any], plane: Plane) -> pd.DataFrame:
         if step in moments:
             places.append(project(plane, [weights]).assign(run=row["key"], step=step))
 
-    config, device = pin(RunConfig.from_row(row)), torch.device(row["device"])
-    follow(config, watch, row["executor"], int(row["threads"]), device)
+    follow(pin(RunConfig.from_row(row)), watch, *_as_made(row))
     return _signed(row, pd.concat(places, ignore_index=True))
 
 
@@ -144,9 +144,22 @@ def _key(*parts: Any) -> str:
 
 
 def _made_again(row: dict[str, Any]) -> PreTrainedModel:
-    """Return a run's model, made as the run was: other bits may be another outcome."""
-    config, device = pin(RunConfig.from_row(row)), torch.device(row["device"])
-    return trained_model(config, row["executor"], int(row["threads"]), device)
+    return trained_model(pin(RunConfig.from_row(row)), *_as_made(row))
+
+
+def _as_made(row: dict[str, Any]) -> tuple[ExecutorName, int, torch.device]:
+    """Return how to make a run again: executor, threads, device.
+
+    Raises StabkitError on other hardware than the run's: other bits may be another outcome.
+    """
+    device = torch.device(row["device"])
+    if (here := hardware(device)) != row["hardware"]:
+        raise StabkitError(
+            f"the weights of run {row['key']} have to be made again on {row['hardware']}, where it "
+            f"was made, and this is {here}: the run might end otherwise; do the analysis there, "
+            "or do the study here (stabkit study --anew)"
+        )
+    return row["executor"], int(row["threads"]), device
 
 
 def _signed(row: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,9 @@ from stabkit import analyses
 from stabkit.analyses import layer_swaps, loss_surface
 from stabkit.batches import encode
 from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
 from stabkit.presets import preset
+from stabkit.records import hardware
 from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.surface import evaluate
@@ -29,6 +31,7 @@ def runs() -> pd.DataFrame:
         config = pin(base.replace(seed=seed, train_size=32))
         verdicts = dict.fromkeys(SIGNS, False) | {"failed": failed}
         made = {"executor": "fast", "threads": 1, "device": "cpu", "steps": 3}
+        made["hardware"] = hardware(torch.device("cpu"))
         rows.append(vars(config) | verdicts | made | {"key": config.key})
     return pd.DataFrame(rows)
 
@@ -50,6 +53,13 @@ def test_layer_swaps_are_made_once(
     monkeypatch.setattr(analyses, "trained_model", None)
     layer_swaps(table, shelf)
     assert capsys.readouterr().err.splitlines() == [f"{line}: is there" for line in told]
+
+
+def test_weights_are_not_made_again_on_other_hardware(tmp_path: Path) -> None:
+    table, shelf = runs().assign(hardware="Another CPU"), Shelf(tmp_path)
+    with pytest.raises(StabkitError, match="have to be made again on Another CPU"):
+        loss_surface(table, shelf)
+    assert shelf.table("loss-surfaces").empty
 
 
 def test_a_surface_has_the_runs_at_its_corners(
