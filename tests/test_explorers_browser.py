@@ -483,7 +483,7 @@ def test_a_control_answers_at_once(
     median, busy = np.median(times), (spent(browser) - before) / len(times)
     shown = " ".join(filter(None, (name, view)))
     print(f"{shown}: a control answers within {median:.0f} ms, of which {busy:.0f} ms computing")
-    assert median < 2_000  # of a busy machine; 100 ms are the aim
+    assert busy < 500  # on a slow machine; 100 ms are the aim, and waiting is for others
 
 
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:

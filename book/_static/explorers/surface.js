@@ -25,7 +25,7 @@ function marked(spec, data, choice, mark) {
 function sheet(data, choice, { plane, place, height, title }) {
   const spec = plane.figures[choice.value][choice.view], mark = { x: [1 - place], y: [place] };
   const above = height === null ? null : height * 10 ** plane.lift[choice.value];
-  if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above] });
+  if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above], marker: { ...MARK, size: 6 } });
   return { ...marked(spec, data, choice, mark), title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
 }
 
