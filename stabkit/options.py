@@ -121,7 +121,7 @@ AnalysisName: TypeAlias = Annotated[
     Literal["layer-swap", "surface"],
     Argument(
         help="layer-swap: what failed runs have forgotten, and in which layers (Fig. 2); surface: "
-        "where in the landscape of the loss they end (Fig. 7 and 13)."
+        "where in the landscape of the loss they end, and on which way (Fig. 7 and 13)."
     ),
 ]
 DataFolder: TypeAlias = Annotated[

@@ -453,6 +453,12 @@ next();
 """
 
 
+def spent(browser: Any) -> float:
+    """Return the page's processor time so far, in milliseconds; it does not count waiting."""
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return float(1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
 @pytest.mark.parametrize(
     ("name", "control", "view"),
     [
@@ -472,11 +478,13 @@ def test_a_control_answers_at_once(
         page.choose("view", view)
     asked = page.control(control)
     values = [1, 0, 1, 0, 1, 0, 1] if name == "rates" else [3, 4, 5, 6, 7, 8, 9]
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    before = spent(browser)
     times = browser.execute_async_script(ANSWERS, asked, values)
+    median, busy = np.median(times), (spent(browser) - before) / len(times)
     shown = " ".join(filter(None, (name, view)))
-    median, fastest = np.median(times), min(times)
-    print(f"{shown}: a control answers within {median:.0f} ms (median; fastest {fastest:.0f} ms)")
-    assert median < 2_000  # of a busy machine; 100 ms are the aim
+    print(f"{shown}: a control answers within {median:.0f} ms, of which {busy:.0f} ms computing")
+    assert busy < 500  # on a slow machine; 100 ms are the aim, and waiting is for others
 
 
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:

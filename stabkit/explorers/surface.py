@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.io.json import to_json_plotly
 
 from stabkit.barriers import barrier, between, both, heights, paths
 from stabkit.errors import StabkitError
@@ -122,8 +123,14 @@ def _figures(plane: pd.DataFrame, value: Value, ways: pd.DataFrame | None) -> di
 
 
 def _spec(figure: go.Figure) -> dict[str, Any]:
-    """Return a figure as JSON has it, without height and template, which are the explorer's."""
-    spec: dict[str, Any] = json.loads(figure.to_json())
+    """Return a figure as JSON has it, without height and template, which are the explorer's.
+
+    Its numbers have five digits, for the page's size.
+    """
+    text = to_json_plotly(figure.to_plotly_json())
+    spec: dict[str, Any] = json.loads(
+        text, parse_float=lambda number: float(f"{float(number):.5g}")
+    )
     layout = spec["layout"].items()
     return spec | {"layout": {n: part for n, part in layout if n not in ("height", "template")}}
 

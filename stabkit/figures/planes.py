@@ -227,7 +227,7 @@ def _scene(mesh: Mesh, log: bool, value: str) -> dict[str, Any]:
         "yaxis": style | {"title": "b"},
         "zaxis": style | {"title": TITLES[value], "tickformat": ".4~g"} | height,
         "dragmode": "turntable",  # the template's would forbid turning
-        "camera": {"eye": {"x": 1.2, "y": -1.5, "z": 1.2}},
+        "camera": {"eye": {"x": -1.5, "y": -1.5, "z": 1.6}},
         "aspectmode": "cube",
     }
 

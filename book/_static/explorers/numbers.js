@@ -68,11 +68,11 @@ function wilson(count, total) {
 const short = (rate) => rate.toExponential(1);
 const digits = (value, number = 1) => (value === null ? "none" : value.toFixed(number));
 
-/** Three significant digits, as Python's format .3g has them. */
+/** Three significant digits; an exponent from a million on. */
 function significant(value) {
   if (value === null) return "none";
-  const text = value.toPrecision(3);
-  return text.includes("e") ? text : String(Number(text));
+  const text = value.toPrecision(3), rounded = Number(text);
+  return text.includes("e") && rounded < 1e6 ? rounded.toLocaleString("en") : text.includes("e") ? text : String(rounded);
 }
 
 const between = ([low, high], scale = 1) => `${digits(scale * low)} to ${digits(scale * high)}`;

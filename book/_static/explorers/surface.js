@@ -8,6 +8,8 @@ const { digits, significant } = stabkit;
 const PLACE = "this place";
 const MARK = { color: "white", size: 11, line: { color: "#222222", width: 3 } }; // seen on all colours and both pages
 
+const close = (one, other) => Math.abs(one - other) < 1e-4; // figures have five digits
+
 /** A figure that is stored, with or without the runs' paths, and with a mark. */
 function marked(spec, data, choice, mark) {
   const shown = spec.data.filter(({ name }) => choice.trajectories || !name?.endsWith(data.paths));
@@ -23,7 +25,7 @@ function marked(spec, data, choice, mark) {
 function sheet(data, choice, { plane, place, height, title }) {
   const spec = plane.figures[choice.value][choice.view], mark = { x: [1 - place], y: [place] };
   const above = height === null ? null : height * 10 ** plane.lift[choice.value];
-  if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above] });
+  if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above], marker: { ...MARK, size: 6 } });
   return { ...marked(spec, data, choice, mark), title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
 }
 
@@ -47,7 +49,7 @@ function words(data, choice, { plane, place, height, title }) {
     `Between the two it is at most ${significant(highest)}, at the higher end ${significant(end)}: ` +
       (barrier > 0 ? `a barrier of ${significant(barrier)}.` : "no barrier."),
   ];
-  const picked = choice.picked && plane.points.find(([a, b]) => a === choice.picked[0] && b === choice.picked[1]);
+  const picked = choice.picked && plane.points.find(([a, b]) => close(a, choice.picked[0]) && close(b, choice.picked[1]));
   if (picked) {
     said.push(`You picked a = ${digits(picked[0], 2)}, b = ${digits(picked[1], 2)}, where it is ` +
       `${significant(picked[2 + data.values.indexOf(choice.value)])}.`);
@@ -85,7 +87,7 @@ function surface(data, choice) {
 /** A click on the plane reads off a point, one on the line goes there. */
 function chosenPlace(data, { x, y, data: { type, name } }) {
   if (type === "contour" || type === "surface") return { picked: [x, y] };
-  const at = data.planes[0].places.indexOf(x);
+  const at = data.planes[0].places.findIndex((place) => close(place, x));
   return at >= 0 && Object.values(data.titles).includes(name) ? { at } : null;
 }
 
