@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stabkit import agreement, mechanism, pages
+from stabkit import agreement, barriers, mechanism, pages
 from stabkit.findings import Finding
 from stabkit.paper import METHODS, TASKS, paper_task, table_1_verdict
 from stabkit.presets import FAMILIES
@@ -142,7 +142,7 @@ def _planes() -> list[Finding]:
     planes, found = pages.shelf("loss-surfaces", "failed_run"), []
     for plane in _each(planes, "model", "task", "key"):
         where = f"{plane['model'].iloc[0]} on {plane['task'].iloc[0]}"
-        found += mechanism.surface(mechanism.between(plane), where)
+        found += barriers.surface(barriers.between(plane), where)
     return found
 
 
