@@ -203,13 +203,13 @@ def test_runs_land_one_by_one_and_the_figure_has_each(
 
     def watched(*arguments: Any) -> None:
         draw(*arguments)
-        seen.append((points(panel), panel.marks.value.count('class="waiting"')))
+        seen.append((points(panel), panel.marks.value.count('class="waiting" role')))
 
     monkeypatch.setattr(panel, "_draw", watched)
     trained(panel)
     assert {shown for shown, _ in seen} == set(range(9))
     assert seen[-1] == (8, 0)
-    assert panel.marks.value.count('class="successful"') == 8
+    assert panel.marks.value.count('class="successful" role') == 8
     assert panel.status.value == '<p role="status">Finished: all 8 runs are stored.</p>'
     assert "Stored already</dt><dd>8 of 8" in panel.cost.value
     table = Store(panel.archive.store.path).table(panel.plan.configs.values())
@@ -229,7 +229,7 @@ def test_stop_keeps_what_is_finished_and_run_goes_on(make: Any) -> None:
     panel = make(learning_rates=RATES[:1], seeds=4, run=fakes.endless_judged)
     enter(panel, corrections="on")
     known(panel).run.click()
-    until(lambda: points(panel) == 2 and 'class="started"' in panel.marks.value)
+    until(lambda: points(panel) == 2 and 'class="started" role' in panel.marks.value)
     assert panel.run.disabled and panel.measure.disabled and not panel.stop.disabled
     began = time.monotonic()
     panel.stop.click()
@@ -253,7 +253,7 @@ def test_runs_that_raise_are_counted_and_the_others_kept(make: Any) -> None:
     panel = trained(make(run=fakes.raising_judged))
     assert "4 runs ended in an error; the others are kept" in panel.notice.value
     assert "ZeroDivisionError: no such luck" in panel.notice.value
-    assert panel.marks.value.count('class="raised"') == 4
+    assert panel.marks.value.count('class="raised" role') == 4
     assert not panel.run.disabled
 
 
