@@ -25,8 +25,8 @@ from stabkit.studies import PILOT_RATES
 FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
 PAPER_RATE = 2e-5
 WITHOUT_KERNEL = (
-    "**This is where the panel works.** It trains models, so it needs a kernel, which a published "
-    "page does not have. To get one, open this page as a notebook: with the buttons at its top, or "
+    "**In a notebook the panel stands here.** It trains models, so it needs a kernel, which a "
+    "published page does not have. To get one, open this page as a notebook: with the buttons at its top, or "
     "on your own machine with `pip install -e '.[book]' jupyterlab` and "
     "`jupyter lab book/your_runs.ipynb` in a copy of the repository."
 )
