@@ -26,8 +26,8 @@ FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
 PAPER_RATE = 2e-5
 WITHOUT_KERNEL = (
     "**In a notebook the panel stands here.** It trains models, so it needs a kernel, which a "
-    "published page does not have. To get one, open this page as a notebook: with the buttons at its top, or "
-    "on your own machine with `pip install -e '.[book]' jupyterlab` and "
+    "published page does not have. To get one, open this page as a notebook: with the buttons at "
+    "its top, or on your own machine with `pip install -e '.[book]' jupyterlab` and "
     "`jupyter lab book/your_runs.ipynb` in a copy of the repository."
 )
 _panels: weakref.WeakSet[Any] = weakref.WeakSet()
