@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -21,6 +23,7 @@ from stabkit.store import Store
 from stabkit.studies import LOOKS
 from stabkit.train import pin
 from stabkit.widgets import plan as plans
+from stabkit.widgets import views
 from stabkit.widgets.calibration import Speed, measure, pace
 from stabkit.widgets.drawing import figure
 from stabkit.widgets.panel import StudyPanel
@@ -185,6 +188,25 @@ def test_what_is_wrong_is_said_beside_its_field(make: Any, name: str, text: Any,
     assert not panel.busy
     enter(panel, **{name: before})
     assert said not in beside(panel, name) and not panel.run.disabled
+
+
+def test_a_run_s_mark_says_what_became_of_it(make: Any) -> None:
+    plan = make(learning_rates=RATES[:1]).plan
+    results = [
+        fakes.judged(config, failed=failed, flat_loss=flat, score_last=0.625)
+        for config, failed, flat in zip(
+            plan.configs.values(), (True, False, False), (True, True, False), strict=False
+        )
+    ]
+    table = pd.DataFrame([{"key": r.config.key, **r.summary} for r in results])
+    shown = views.progress(plan, table, {}, {})
+    marks = re.findall('<i class="([a-z]+)" role="img" aria-label="seed ([0-9]+): ([^"]+)"', shown)
+    assert marks == [
+        ("failed", "0", "failed; training loss at the label entropy, 62.5"),
+        ("nothing", "1", "not failed; training loss at the label entropy, 62.5"),
+        ("successful", "0", "not failed, 62.5"),
+        ("waiting", "1", "not done yet"),
+    ]
 
 
 def test_numbers_are_read_once_and_whole() -> None:

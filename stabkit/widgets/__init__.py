@@ -66,8 +66,9 @@ def study_panel(
             "the panel needs ipywidgets, which is not installed; install it with "
             "pip install 'ipywidgets>=8.1' and restart the kernel"
         )
+    from stabkit.widgets.calibration import usable_processes
     from stabkit.widgets.form import Form
-    from stabkit.widgets.panel import StudyPanel, usable_processes
+    from stabkit.widgets.panel import StudyPanel
 
     runs = open_store(
         Path(store or os.environ.get("STABKIT_STORE") or RUNS),

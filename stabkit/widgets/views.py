@@ -49,6 +49,10 @@ LOOK = f"""<style>
 .stabkit-study .stabkit-runs > div {{ display: flex; gap: 0.5rem; align-items: baseline; }}
 .stabkit-study .stabkit-runs b {{ flex: 0 1 15rem; font-weight: 400; }}
 .stabkit-study .stabkit-runs span {{ display: flex; flex-wrap: wrap; gap: 0.2rem; }}
+.stabkit-study .stabkit-scroll {{ overflow-x: auto; margin-top: 0.5rem; }}
+.stabkit-study .stabkit-scroll :is(th, td) {{
+  padding: 0.1rem 1.25rem 0.1rem 0; text-align: left; line-height: 1.45;
+}}
 .stabkit-study .stabkit-key {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; }}
 .stabkit-study .stabkit-key span {{ gap: 0.4rem; opacity: 0.85; }}
 .stabkit-study .stabkit-runs i {{
@@ -80,6 +84,16 @@ def duration(seconds: float) -> str:
     return f"about {minutes / 60:.1f} hours"
 
 
+def minutes(pending: int, seconds: float | None, processes: int) -> str:
+    """Return how long so many runs take, if they take so many seconds one after the other."""
+    if not pending:
+        return "none: every run is stored already"
+    if seconds is None:
+        return "not known yet; Measure does a few real steps to find out"
+    at_a_time = min(processes, pending)
+    return f"{duration(seconds / at_a_time)}, {plural(at_a_time, 'run')} at a time"
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun: 1 run, 1,200 runs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -95,7 +109,7 @@ def hint(sentence: str) -> str:
     return f'<p class="stabkit-hint">{escape(sentence)}</p>'
 
 
-def cost(plan: Plan, pending: list[RunConfig], minutes: str, place: str, folder: Path) -> str:
+def cost(plan: Plan, pending: list[RunConfig], takes: str, place: str, folder: Path) -> str:
     """Return what a plan would cost: runs, those stored, steps, minutes, and where they go."""
     total = len(plan.configs)
     each = plural(max(len(cell.configs) for cell in plan.cells), "seed")
@@ -103,7 +117,7 @@ def cost(plan: Plan, pending: list[RunConfig], minutes: str, place: str, folder:
         "Runs": f"{plural(len(plan.cells), 'setting')} x {each} = {plural(total, 'run')}",
         "Stored already": f"{total - len(pending):,} of {total:,}; they are not done again",
         "To do": f"{plural(len(pending), 'run')}, {plural(plan.steps(pending), 'step')}",
-        "Time": minutes,
+        "Time": takes,
         "Device": place,
         "Runs are kept in": str(folder.absolute()),
     }
