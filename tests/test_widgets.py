@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from stabkit import widgets
+from stabkit import figures, widgets
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
@@ -25,7 +25,7 @@ from stabkit.train import pin
 from stabkit.widgets import plan as plans
 from stabkit.widgets import views
 from stabkit.widgets.calibration import Speed, measure, pace
-from stabkit.widgets.drawing import figure
+from stabkit.widgets.drawing import caption, figure
 from stabkit.widgets.panel import StudyPanel
 from stabkit.widgets.views import duration
 
@@ -331,3 +331,29 @@ def test_measuring_does_real_steps_and_lets_run(make: Any) -> None:
 def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     said = measure(tiny.config(max_length=4096))
     assert isinstance(said, str) and "max_length is 4096" in said
+
+
+def made_up(panel: StudyPanel, **summary: Any) -> pd.DataFrame:
+    """Return the table of all runs of a panel's plan, as if they had been done."""
+    for config in panel.plan.configs.values():  # type: ignore[union-attr]
+        panel.archive.store.put(fakes.judged(config, **summary))
+    panel.archive.look()
+    return panel.archive.table(panel.plan)  # type: ignore[arg-type]
+
+
+def test_rates_and_correction_are_drawn_as_in_figure_5_methods_as_in_figure_1(make: Any) -> None:
+    panel = make()
+    assert figure(made_up(panel)) == figures.arms(made_up(panel))
+    enter(panel, methods=("Devlin", "Lee"), corrections="as the method has it")
+    table = made_up(panel)
+    assert figure(table) == figures.seed_scores(table, group="cell")
+    assert [*table["cell"].unique()] == [
+        f"{method}<br>{rate}" for method in ("Devlin", "Lee") for rate in ("1.0e-3", "2.0e-3")
+    ]
+
+
+def test_runs_of_several_machines_are_drawn_with_a_word_of_care(make: Any) -> None:
+    table = made_up(make())
+    assert caption(table).startswith("0 of 8 runs failed. Scale: ")
+    table.loc[0, "hardware"] = "Another CPU"
+    assert "Compare with care" in caption(table) and "mixes hardware classes" in caption(table)
