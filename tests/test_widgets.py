@@ -298,6 +298,12 @@ def test_without_published_runs_that_can_be_read_it_goes_on(make: Any, tmp_path:
     assert known(panel).plan is not None and not panel.run.disabled
 
 
+def test_an_argument_that_no_run_has_is_named(make: Any) -> None:
+    panel = make(lable_column="topic")
+    assert "unknown option &#x27;lable_column&#x27;: did you mean" in panel.notice.value
+    assert panel.run.disabled and panel.measure.disabled
+
+
 def test_an_absent_hub_and_a_missing_gpu_are_said(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             try:
                 self.plan = self._planned(subject, **self._choice)
             except StabkitError as problem:
+                self._choice = None
                 self._say(problem)
         self._show()
         if self.plan and not self.busy:
@@ -137,7 +138,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self.cost.value = views.cost(plan, pending, minutes, device(), self.archive.store.path)
         else:
             fetch = "Press Measure: the model or the data may have to be fetched first."
-            self.cost.value = views.hint(fetch if choice else "Mend what is marked above.")
+            self.cost.value = views.hint(fetch if choice else "Mend what is marked in red.")
         ready = self._ready()
         self.measure.disabled = self.busy or not choice or ready
         self.run.disabled = self.busy or not ready or not pending
