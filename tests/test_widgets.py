@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -10,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from stabkit import widgets
+from stabkit import figures, widgets
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
 from stabkit.studies import LOOKS
 from stabkit.train import pin
 from stabkit.widgets import plan as plans
+from stabkit.widgets import views
 from stabkit.widgets.calibration import Speed, measure, pace
-from stabkit.widgets.drawing import figure
+from stabkit.widgets.drawing import caption, figure
 from stabkit.widgets.panel import StudyPanel
 from stabkit.widgets.views import duration
 
@@ -187,6 +190,25 @@ def test_what_is_wrong_is_said_beside_its_field(make: Any, name: str, text: Any,
     assert said not in beside(panel, name) and not panel.run.disabled
 
 
+def test_a_run_s_mark_says_what_became_of_it(make: Any) -> None:
+    plan = make(learning_rates=RATES[:1]).plan
+    results = [
+        fakes.judged(config, failed=failed, flat_loss=flat, score_last=0.625)
+        for config, failed, flat in zip(
+            plan.configs.values(), (True, False, False), (True, True, False), strict=False
+        )
+    ]
+    table = pd.DataFrame([{"key": r.config.key, **r.summary} for r in results])
+    shown = views.progress(plan, table, {}, {})
+    marks = re.findall('<i class="([a-z]+)" role="img" aria-label="seed ([0-9]+): ([^"]+)"', shown)
+    assert marks == [
+        ("failed", "0", "failed; training loss at the label entropy, 62.5"),
+        ("nothing", "1", "not failed; training loss at the label entropy, 62.5"),
+        ("successful", "0", "not failed, 62.5"),
+        ("waiting", "1", "not done yet"),
+    ]
+
+
 def test_numbers_are_read_once_and_whole() -> None:
     assert plans.numbers("1e-4, 2e-4,1e-4,", "rate") == (1e-4, 2e-4)
     assert plans.count(" 12 ", "seeds") == 12
@@ -203,13 +225,13 @@ def test_runs_land_one_by_one_and_the_figure_has_each(
 
     def watched(*arguments: Any) -> None:
         draw(*arguments)
-        seen.append((points(panel), panel.marks.value.count('class="waiting"')))
+        seen.append((points(panel), panel.marks.value.count('class="waiting" role')))
 
     monkeypatch.setattr(panel, "_draw", watched)
     trained(panel)
     assert {shown for shown, _ in seen} == set(range(9))
     assert seen[-1] == (8, 0)
-    assert panel.marks.value.count('class="successful"') == 8
+    assert panel.marks.value.count('class="successful" role') == 8
     assert panel.status.value == '<p role="status">Finished: all 8 runs are stored.</p>'
     assert "Stored already</dt><dd>8 of 8" in panel.cost.value
     table = Store(panel.archive.store.path).table(panel.plan.configs.values())
@@ -229,7 +251,7 @@ def test_stop_keeps_what_is_finished_and_run_goes_on(make: Any) -> None:
     panel = make(learning_rates=RATES[:1], seeds=4, run=fakes.endless_judged)
     enter(panel, corrections="on")
     known(panel).run.click()
-    until(lambda: points(panel) == 2 and 'class="started"' in panel.marks.value)
+    until(lambda: points(panel) == 2 and 'class="started" role' in panel.marks.value)
     assert panel.run.disabled and panel.measure.disabled and not panel.stop.disabled
     began = time.monotonic()
     panel.stop.click()
@@ -253,7 +275,7 @@ def test_runs_that_raise_are_counted_and_the_others_kept(make: Any) -> None:
     panel = trained(make(run=fakes.raising_judged))
     assert "4 runs ended in an error; the others are kept" in panel.notice.value
     assert "ZeroDivisionError: no such luck" in panel.notice.value
-    assert panel.marks.value.count('class="raised"') == 4
+    assert panel.marks.value.count('class="raised" role') == 4
     assert not panel.run.disabled
 
 
@@ -274,6 +296,12 @@ def test_without_published_runs_that_can_be_read_it_goes_on(make: Any, tmp_path:
     panel = make()
     assert "Going on without the published runs" in panel.notice.value
     assert known(panel).plan is not None and not panel.run.disabled
+
+
+def test_an_argument_that_no_run_has_is_named(make: Any) -> None:
+    panel = make(lable_column="topic")
+    assert "unknown option &#x27;lable_column&#x27;: did you mean" in panel.notice.value
+    assert panel.run.disabled and panel.measure.disabled
 
 
 def test_an_absent_hub_and_a_missing_gpu_are_said(
@@ -309,3 +337,29 @@ def test_measuring_does_real_steps_and_lets_run(make: Any) -> None:
 def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     said = measure(tiny.config(max_length=4096))
     assert isinstance(said, str) and "max_length is 4096" in said
+
+
+def made_up(panel: StudyPanel, **summary: Any) -> pd.DataFrame:
+    """Return the table of all runs of a panel's plan, as if they had been done."""
+    for config in panel.plan.configs.values():  # type: ignore[union-attr]
+        panel.archive.store.put(fakes.judged(config, **summary))
+    panel.archive.look()
+    return panel.archive.table(panel.plan)  # type: ignore[arg-type]
+
+
+def test_rates_and_correction_are_drawn_as_in_figure_5_methods_as_in_figure_1(make: Any) -> None:
+    panel = make()
+    assert figure(made_up(panel)) == figures.arms(made_up(panel))
+    enter(panel, methods=("Devlin", "Lee"), corrections="as the method has it")
+    table = made_up(panel)
+    assert figure(table) == figures.seed_scores(table, group="cell")
+    assert [*table["cell"].unique()] == [
+        f"{method}<br>{rate}" for method in ("Devlin", "Lee") for rate in ("1.0e-3", "2.0e-3")
+    ]
+
+
+def test_runs_of_several_machines_are_drawn_with_a_word_of_care(make: Any) -> None:
+    table = made_up(make())
+    assert caption(table).startswith("0 of 8 runs failed. Scale: ")
+    table.loc[0, "hardware"] = "Another CPU"
+    assert "Compare with care" in caption(table) and "mixes hardware classes" in caption(table)

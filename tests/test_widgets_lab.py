@@ -170,13 +170,13 @@ def test_two_seeds_are_trained_and_drawn(page: Any) -> None:
     enter(page, "Learning rates", "1e-4")
     page.find_element("css selector", ".stabkit-study select").send_keys("on")
     wait(page, lambda b: says(b, "1 setting x 2 seeds = 2 runs"))
-    assert number(page, ".stabkit-runs .waiting") == 2
+    assert number(page, "[role=img].waiting") == 2
     press(page, "Measure")
     wait(page, lambda b: says(b, "Measured: a step takes"))
     press(page, "Run")
     wait(page, lambda b: says(b, "Finished: all 2 runs are stored."))
     wait(page, lambda b: number(b, ".scatterlayer .points path.point") >= 2)
-    assert number(page, ".stabkit-runs :is(.successful, .failed)") == 2
+    assert number(page, "[role=img]:is(.successful, .nothing, .failed)") == 2
     assert says(page, "Stored already\n2 of 2") and says(page, "n = 2 runs")
 
 
@@ -184,7 +184,7 @@ def test_stop_stops_and_keeps_what_is_finished(page: Any) -> None:
     enter(page, "Steps", "100000")
     wait(page, lambda b: says(b, "2 runs, 200,000 steps"))
     press(page, "Run")
-    wait(page, lambda b: number(b, ".stabkit-runs .started"))
+    wait(page, lambda b: number(b, "[role=img].started"))
     press(page, "Stop")
     wait(page, lambda b: says(b, "Stopped: 0 of 2 runs are stored; Run goes on from there."))
     assert not button(page, "Stop").is_enabled() and button(page, "Run").is_enabled()

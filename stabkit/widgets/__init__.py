@@ -25,9 +25,9 @@ from stabkit.studies import PILOT_RATES
 FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
 PAPER_RATE = 2e-5
 WITHOUT_KERNEL = (
-    "**This is where the panel works.** It trains models, so it needs a kernel, which a published "
-    "page does not have. To get one, open this page as a notebook: with the buttons at its top, or "
-    "on your own machine with `pip install -e '.[book]' jupyterlab` and "
+    "**In a notebook the panel stands here.** It trains models, so it needs a kernel, which a "
+    "published page does not have. To get one, open this page as a notebook: with the buttons at "
+    "its top, or on your own machine with `pip install -e '.[book]' jupyterlab` and "
     "`jupyter lab book/your_runs.ipynb` in a copy of the repository."
 )
 _panels: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -66,8 +66,9 @@ def study_panel(
             "the panel needs ipywidgets, which is not installed; install it with "
             "pip install 'ipywidgets>=8.1' and restart the kernel"
         )
+    from stabkit.widgets.calibration import usable_processes
     from stabkit.widgets.form import Form
-    from stabkit.widgets.panel import StudyPanel, usable_processes
+    from stabkit.widgets.panel import StudyPanel
 
     runs = open_store(
         Path(store or os.environ.get("STABKIT_STORE") or RUNS),

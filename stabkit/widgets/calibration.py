@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -15,11 +16,27 @@ from stabkit import train
 from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
+from stabkit.records import provenance
 from stabkit.tasks import subset
 from stabkit.workers import Lost, spread
 
 WARM, TIMED = 2, 10  # steps
 SCORED = 128  # dev examples
+MOST = 4  # runs at a time, unless asked for: each has a model in memory
+
+
+def device() -> str:
+    """Return what the runs are done on."""
+    found = provenance(train.choose_device(), 1, "")
+    return f"{'GPU' if found['device'] == 'cuda' else 'processor'}: {found['hardware']}"
+
+
+def usable_processes() -> int:
+    """Return how many runs to do at a time: one on a GPU, else one on each core, up to MOST."""
+    if torch.cuda.is_available():
+        return 1
+    usable = getattr(os, "sched_getaffinity", None)  # not on every system
+    return min(MOST, len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import traitlets
 
 from stabkit.errors import StabkitError
@@ -84,7 +85,9 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
     ) -> None:
         """With ``max_steps`` the length of a run is given in steps, else in epochs."""
         length, unit = ("max_steps", "steps") if max_steps else ("epochs", "epochs")
-        worded = ", ".join(f"{rate:g}" for rate in rates)
+        worded = ", ".join(
+            np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in rates
+        )
         self.fields = {
             "model": Field(_combobox("Model", model, (*mini_models(), *LARGE)), named),
             "task": Field(_combobox("Task", task, NAMES), named),

@@ -6,7 +6,6 @@ measuring, training) waits for a button and goes on in a thread, its work in oth
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
@@ -17,7 +16,6 @@ from typing import Any
 import ipywidgets
 import torch
 
-from stabkit import records, train
 from stabkit.config import RunConfig
 from stabkit.errors import ModelError, StabkitError
 from stabkit.presets import is_organism
@@ -26,24 +24,15 @@ from stabkit.studies import LOOKS
 from stabkit.sweep import Run, State, SweepError, sweep
 from stabkit.widgets import views
 from stabkit.widgets.archive import Archive
-from stabkit.widgets.calibration import Speed, calibrate
+from stabkit.widgets.calibration import Speed, calibrate, device
 from stabkit.widgets.drawing import Stage
 from stabkit.widgets.form import Form, heading
 from stabkit.widgets.plan import Plan, Subject, fetched
 
-MOST = 4  # runs at a time, unless asked for: each has a model in memory
 NO_GPU = (
     "No GPU here, and on a processor a large model trains for hours: on Colab choose a runtime "
     "with a GPU, or take a mini model."
 )
-
-
-def usable_processes() -> int:
-    """Return how many runs to do at a time: one on a GPU, else one on each core, up to MOST."""
-    if torch.cuda.is_available():
-        return 1
-    usable = getattr(os, "sched_getaffinity", None)  # not on every system
-    return min(MOST, len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
@@ -114,6 +103,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             try:
                 self.plan = self._planned(subject, **self._choice)
             except StabkitError as problem:
+                self._choice = None
                 self._say(problem)
         self._show()
         if self.plan and not self.busy:
@@ -141,17 +131,17 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
     def _show(self) -> None:
         """Show what the plan costs, and which buttons can be pressed."""
         plan, choice = self.plan, self._choice
+        pending = plan.pending(self.archive.keys) if plan else []
         if choice and plan:
-            pending = plan.pending(self.archive.keys)
             seconds = plan.seconds(pending, self._speeds)
-            minutes = _minutes(len(pending), seconds, choice["processes"])
-            self.cost.value = views.cost(plan, pending, minutes, _device(), self.archive.store.path)
+            minutes = views.minutes(len(pending), seconds, choice["processes"])
+            self.cost.value = views.cost(plan, pending, minutes, device(), self.archive.store.path)
         else:
             fetch = "Press Measure: the model or the data may have to be fetched first."
-            self.cost.value = views.hint(fetch if choice else "Mend what is marked above.")
+            self.cost.value = views.hint(fetch if choice else "Mend what is marked in red.")
         ready = self._ready()
         self.measure.disabled = self.busy or not choice or ready
-        self.run.disabled = self.busy or not ready
+        self.run.disabled = self.busy or not ready or not pending
         self.stop.disabled = not self.busy
         for button in (self.measure, self.run):
             button.button_style = "" if button.disabled else "primary"
@@ -249,20 +239,6 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
 
 def _button(name: str, tooltip: str) -> Any:
     return ipywidgets.Button(description=name, tooltip=tooltip, layout={"width": "7rem"})
-
-
-def _device() -> str:
-    found = records.provenance(train.choose_device(), 1, "")
-    return f"{'GPU' if found['device'] == 'cuda' else 'processor'}: {found['hardware']}"
-
-
-def _minutes(pending: int, seconds: float | None, processes: int) -> str:
-    if not pending:
-        return "none: every run is stored already"
-    if seconds is None:
-        return "not known yet; Measure does a few real steps to find out"
-    at_a_time = min(processes, pending)
-    return f"{views.duration(seconds / at_a_time)}, {views.plural(at_a_time, 'run')} at a time"
 
 
 def _trouble(error: SweepError) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from stabkit.config import RunConfig
 from stabkit.figures.scores import verdicts
 from stabkit.figures.style import PALETTE, STYLE
+from stabkit.tables import learned_nothing
 from stabkit.widgets.plan import Plan
 
 MARKS = {
@@ -21,7 +23,8 @@ MARKS = {
     "raised": ("!", "ended in an error"),
     "lost": ("!", "its process was lost"),
     "refused": ("!", "could not be stored"),
-    "successful": ("○", "not failed"),
+    "successful": ("○", "successful"),
+    "nothing": ("○", "not failed, but nothing learned"),
     "failed": ("\u00d7", "failed"),  # a cross, as in the figures
 }
 LOOK = f"""<style>
@@ -32,7 +35,9 @@ LOOK = f"""<style>
   border-top: 1px solid rgba(128, 128, 128, 0.35); margin-top: 0.5rem; padding-top: 0.25rem;
 }}
 .stabkit-study p {{ margin: 0; line-height: 1.45; }}
-.stabkit-study .stabkit-wrong {{ color: {PALETTE["failed"]}; font-weight: 600; }}
+.stabkit-study .stabkit-wrong {{
+  color: var(--jp-error-color1, {PALETTE["failed"]}); font-weight: 600;
+}}
 .stabkit-study .stabkit-hint {{ opacity: 0.75; }}
 .stabkit-study .stabkit-cost {{
   display: grid; grid-template-columns: 9rem 1fr; gap: 0.15rem 0.5rem; margin: 0;
@@ -44,6 +49,12 @@ LOOK = f"""<style>
 .stabkit-study .stabkit-runs > div {{ display: flex; gap: 0.5rem; align-items: baseline; }}
 .stabkit-study .stabkit-runs b {{ flex: 0 1 15rem; font-weight: 400; }}
 .stabkit-study .stabkit-runs span {{ display: flex; flex-wrap: wrap; gap: 0.2rem; }}
+.stabkit-study .stabkit-scroll {{ overflow-x: auto; margin-top: 0.5rem; }}
+.stabkit-study .stabkit-scroll :is(th, td) {{
+  padding: 0.1rem 1.25rem 0.1rem 0; text-align: left; line-height: 1.45;
+}}
+.stabkit-study .stabkit-key {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; }}
+.stabkit-study .stabkit-key span {{ gap: 0.4rem; opacity: 0.85; }}
 .stabkit-study .stabkit-runs i {{
   font-style: normal; text-align: center; min-width: 1.5rem; line-height: 1.4; border-radius: 3px;
   background-color: rgba(128, 128, 128, 0.15);
@@ -73,6 +84,16 @@ def duration(seconds: float) -> str:
     return f"about {minutes / 60:.1f} hours"
 
 
+def minutes(pending: int, seconds: float | None, processes: int) -> str:
+    """Return how long so many runs take, if they take so many seconds one after the other."""
+    if not pending:
+        return "none: every run is stored already"
+    if seconds is None:
+        return "not known yet; Measure does a few real steps to find out"
+    at_a_time = min(processes, pending)
+    return f"{duration(seconds / at_a_time)}, {plural(at_a_time, 'run')} at a time"
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun: 1 run, 1,200 runs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
@@ -88,7 +109,7 @@ def hint(sentence: str) -> str:
     return f'<p class="stabkit-hint">{escape(sentence)}</p>'
 
 
-def cost(plan: Plan, pending: list[RunConfig], minutes: str, place: str, folder: Path) -> str:
+def cost(plan: Plan, pending: list[RunConfig], takes: str, place: str, folder: Path) -> str:
     """Return what a plan would cost: runs, those stored, steps, minutes, and where they go."""
     total = len(plan.configs)
     each = plural(max(len(cell.configs) for cell in plan.cells), "seed")
@@ -96,7 +117,7 @@ def cost(plan: Plan, pending: list[RunConfig], minutes: str, place: str, folder:
         "Runs": f"{plural(len(plan.cells), 'setting')} x {each} = {plural(total, 'run')}",
         "Stored already": f"{total - len(pending):,} of {total:,}; they are not done again",
         "To do": f"{plural(len(pending), 'run')}, {plural(plan.steps(pending), 'step')}",
-        "Time": minutes,
+        "Time": takes,
         "Device": place,
         "Runs are kept in": str(folder.absolute()),
     }
@@ -115,9 +136,10 @@ def progress(
     ``runs`` are the stored ones, ``states`` says of others what became of them and since when
     (seconds of time.monotonic), ``expected`` how many seconds those in training take.
     """
-    said: dict[str, tuple[bool, float, str]] = {}
+    said: dict[str, tuple[str, str]] = {}
     if not runs.empty:
-        told = zip(runs["failed"], runs["score_last"], verdicts(runs), strict=True)
+        words = zip(verdicts(runs), runs["score_last"], strict=True)
+        told = zip(_outcomes(runs), [f"{w}, {100 * score:.1f}" for w, score in words], strict=True)
         said = dict(zip(runs["key"], told, strict=True))
     lines = []
     for cell in plan.cells:
@@ -127,17 +149,21 @@ def progress(
     return f'<div class="stabkit-runs">{"".join(lines)}{_key()}</div>'
 
 
+def _outcomes(runs: pd.DataFrame) -> list[str]:
+    nothing = np.where(learned_nothing(runs), "nothing", "successful")
+    return list(np.where(runs["failed"].astype(bool), "failed", nothing))
+
+
 def _mark(
     config: RunConfig,
-    said: Mapping[str, tuple[bool, float, str]],
+    said: Mapping[str, tuple[str, str]],
     states: Mapping[str, tuple[str, float]],
     expected: Mapping[str, float],
 ) -> str:
     state, since = states.get(config.key, ("waiting", 0.0))
     words, style = MARKS.get(state, MARKS["waiting"])[1], ""
     if config.key in said:
-        failed, score, verdict = said[config.key]
-        state, words = "failed" if failed else "successful", f"{verdict}, {100 * score:.1f}"
+        state, words = said[config.key]
     elif state == "started" and config.key in expected:
         # The browser fills the mark by itself; where it is by now is said as a negative delay.
         gone = time.monotonic() - since
@@ -152,5 +178,6 @@ def _mark(
 
 
 def _key() -> str:
-    shown = ("successful", "failed", "started", "waiting")
-    return hint("\u2003".join(f"{MARKS[name][0]} {MARKS[name][1]}" for name in shown))
+    shown = ("successful", "nothing", "failed", "started", "waiting")
+    marks = (f'<i class="{name}">{MARKS[name][0]}</i> {MARKS[name][1]}' for name in shown)
+    return f'<p class="stabkit-key">{"".join(f"<span>{mark}</span>" for mark in marks)}</p>'
