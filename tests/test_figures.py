@@ -99,6 +99,12 @@ def test_seed_scores_puts_a_seed_at_the_same_place_every_time() -> None:
     assert first == second
 
 
+def test_seed_scores_has_room_for_a_method_without_runs_on_a_task() -> None:
+    table = runs(("mini-rte", "mini-mrpc"))
+    part = table[(table["task"] == "mini-rte") | (table["method"] == "Ours")]
+    assert sum(len(trace.x) for trace in named(figures.seed_scores(part), "Lee")) == 25
+
+
 def test_seed_scores_names_what_is_missing() -> None:
     with pytest.raises(StabkitError, match="no column majority_score"):
         figures.seed_scores(runs().drop(columns="majority_score"))

@@ -103,7 +103,7 @@ def _points(runs: pd.DataFrame, scores: Floats, name: str, position: int) -> go.
 def what(runs: pd.DataFrame) -> dict[str, object]:
     """Return what some runs of one point on an axis are, for a trace's ``meta``."""
     names = ("model", "task", "method", "setting", "arm")
-    return {name: str(runs[name].iloc[0]) for name in names if name in runs}
+    return {name: str(runs[name].iloc[0]) for name in names if name in runs and len(runs)}
 
 
 def verdicts(runs: pd.DataFrame) -> list[str]:
