@@ -272,6 +272,12 @@ def test_a_page_weighs_little_beside_what_all_share(built: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_output_is_shown_by_the_name_of_its_type(built: Path, name: str) -> None:
+    text = (built / f"{name}.html").read_text(encoding="utf-8")
+    assert "IPython.core.display" not in re.sub(r"<[^>]+>", "", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_figure_and_picture_has_a_text_alternative(built: Path, name: str) -> None:
     text = (built / f"{name}.html").read_text(encoding="utf-8")
     for element in re.findall(r"<figure\b[^>]*>", text):
