@@ -29,7 +29,7 @@ STEPS = 10_000  # of Fig. 6, by which the factor has reached 1
 
 @dataclass(frozen=True)
 class Exhibit:
-    """A row of the paper's list: ``page`` is the name of the page, ``studies`` what it rests on.
+    """A row of the paper's list, the page and the section (its anchor) that show it, its studies.
 
     ``judge`` holds the published runs against the criterion; it returns nothing while there are no
     runs to judge, and None stands where the paper states nothing that could be tested.
@@ -38,6 +38,7 @@ class Exhibit:
     name: str
     shows: str
     page: str
+    section: str
     studies: tuple[str, ...] = ()
     judge: Callable[[], list[Finding]] | None = None
 
@@ -168,6 +169,7 @@ EXHIBITS = (
         "Fig. 1, Table 1",
         "dev scores of three recipes over 25 seeds",
         "06_baseline",
+        "fig-1-all-runs",
         TABLE_1,
         lambda: _scores(*TABLE_1),
     ),
@@ -175,6 +177,7 @@ EXHIBITS = (
         "Fig. 2a, 2b",
         "perplexity as pre-trained layers are given back",
         "041_forgetting",
+        "fig-2a-and-2b-layers-given-back",
         SHORT,
         _forgetting,
     ),
@@ -182,6 +185,7 @@ EXHIBITS = (
         "Fig. 2c, 14",
         "training loss of failed and successful runs",
         "041_forgetting",
+        "fig-2c-and-14-training-loss",
         SHORT,
         _flat_losses,
     ),
@@ -189,6 +193,7 @@ EXHIBITS = (
         "Fig. 3",
         "fewer examples, fewer steps",
         "042_small_data",
+        "fig-3-three-settings",
         ("small-cola", "small-mrpc", "small-qnli"),
         _small_data,
     ),
@@ -196,6 +201,7 @@ EXHIBITS = (
         "Fig. 4, 10, 11, 12",
         "gradient norms by layer and weight",
         "041_forgetting",
+        "fig-4-and-10-to-12-gradients",
         SHORT,
         _gradients,
     ),
@@ -203,40 +209,66 @@ EXHIBITS = (
         "Fig. 5",
         "three models, with and without bias correction",
         "051_bias_correction",
+        "fig-5-with-and-without",
         ("figure5",),
         _correction,
     ),
-    Exhibit("Fig. 6", "the factor of bias correction", "051_bias_correction", (), _factor),
     Exhibit(
-        "Fig. 7, 13", "loss and gradient norm around the runs", "052_surfaces", TABLE_1, _planes
+        "Fig. 6",
+        "the factor of bias correction",
+        "051_bias_correction",
+        "fig-6-the-factor",
+        (),
+        _factor,
+    ),
+    Exhibit(
+        "Fig. 7, 13",
+        "loss and gradient norm around the runs",
+        "052_surfaces",
+        "fig-7-the-loss",
+        TABLE_1,
+        _planes,
     ),
     Exhibit(
         "Fig. 8a, 8b",
         "dev score over training and against training loss",
         "075_ablation",
+        "fig-8a-twenty-epochs",
         ("ablation",),
         _generalisation,
     ),
     Exhibit(
-        "Fig. 9", "epochs, learning rate, correction", "075_ablation", ("ablation",), _ablation
+        "Fig. 9",
+        "epochs, learning rate, correction",
+        "075_ablation",
+        "fig-9-epochs-learning-rate-correction",
+        ("ablation",),
+        _ablation,
     ),
     Exhibit(
-        "Section 5.1", "warmup and correction together", "051_bias_correction", ("warmup",), _warmup
+        "Section 5.1",
+        "warmup and correction together",
+        "051_bias_correction",
+        "warmup-and-correction",
+        ("warmup",),
+        _warmup,
     ),
     Exhibit(
         "Section 3.2",
         "a shallow model is stable",
         "051_bias_correction",
+        "is-it-the-depth-section-32",
         ("shallow", "figure5"),
         _depth,
     ),
-    Exhibit("Section 6", "the guidelines", "index", TABLE_1),
-    Exhibit("Section 7.1", "stability per point", "07_appendix", TABLE_1),
-    Exhibit("Sections 7.2, 7.3", "data and hyperparameters", "03_background"),
+    Exhibit("Section 6", "the guidelines", "index", "what-to-do", TABLE_1),
+    Exhibit("Section 7.1", "stability per point", "07_appendix", "71-stability-per-point", TABLE_1),
+    Exhibit("Sections 7.2, 7.3", "data and hyperparameters", "03_background", "data-section-72"),
     Exhibit(
         "Section 7.8",
         "another domain",
         "07_appendix",
+        "78-another-domain",
         ("table1-scitail",),
         lambda: _scores("table1-scitail", exhibited=("scitail",)),
     ),
