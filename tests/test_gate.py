@@ -73,6 +73,13 @@ def checks(table: pd.DataFrame) -> list[bool]:
     return list(gate.training(table, shortcuts)["holds"])
 
 
+def test_the_gate_tells_how_many_runs_it_leaves_out() -> None:
+    table = runs(failed=[True, True] + [False] * 6)
+    short, long = gate.training(table, gate.baselines("mini-rte", 100))["numbers"]
+    assert "of 2 runs" in short and short.endswith("; 2 more with a sign of failure")
+    assert "of 4 runs" in long and "failure" not in long
+
+
 def test_training_is_judged_by_distance_and_by_fit() -> None:
     assert checks(runs()) == [True, True]
     assert checks(runs(dev_accuracy=0.69)) == [False, True]
@@ -80,6 +87,7 @@ def test_training_is_judged_by_distance_and_by_fit() -> None:
     failed = [True] + [False] * 7
     assert checks(runs(failed=failed, dev_accuracy=[0.1] + [0.85] * 7)) == [True, True]
     assert checks(runs(bias_correction=False)) == []
+    assert checks(runs(failed=True)) == [False, True]
     assert checks(runs(epochs=20, train_accuracy=[0.995] * 8)) == [True]
 
 
