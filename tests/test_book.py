@@ -177,6 +177,7 @@ def opened(browser: Any, page: Path, width: int = 1280) -> None:
     """Open a built page and wait until all of its figures are drawn."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get_log("browser")  # what was said before this page is not its own
     browser.get(page.as_uri())
     waited(browser, lambda b: b.execute_script(DRAWN))
 
