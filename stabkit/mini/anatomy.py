@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -57,6 +57,7 @@ class Plan:
     batch_size: int = 64
     mask_rate: float = 0.15
     seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the products; weights are always fp32
 
     @property
     def layers(self) -> int:
@@ -88,11 +89,14 @@ DEEP = (
     Phase(12, 5000, 4e-4, 1e-5, echo=0.1, second_only=False, dropout=0.1),
 )
 PLANS = {
-    "mini-bert": Plan("bert", "next sentence", DEEP),
+    "mini-bert": Plan("bert", "next sentence", DEEP, precision="bf16"),
     "mini-roberta": Plan("roberta", "none", DEEP),
     "mini-albert": Plan("albert", "sentence order", DEEP),
     "mini-bert-shallow": Plan(
-        "bert", "next sentence", (*SHALLOW, replace(DEEP[-1], layers=4, steps=3000))
+        "bert",
+        "next sentence",
+        (*SHALLOW, replace(DEEP[-1], layers=4, steps=3000)),
+        precision="bf16",
     ),
 }
 

@@ -17,7 +17,7 @@ studying why fine-tuning fails for some seeds; it knows no real language and is 
   others; the weights are under the project's licence.
 - **Objectives**: masked words; sentence level: {objective}.
 - **Training**: {steps} steps of {batch_size} rows, AdamW (0.9, 0.98), decay 0.01, clipping at
-  1.0, bf16 products, fp32 weights; stored as fp16.
+  1.0, {precision} products, fp32 weights; stored as fp16.
 - **Depth**: where it grows from phase to phase, the layers are stacked copies (Gong et al. 2019).
 - **Make it again**: `python -m stabkit.mini.pretrain {name} --out FOLDER`.
 

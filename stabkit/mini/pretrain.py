@@ -96,8 +96,10 @@ class Training:
         inputs = {"input_ids": shown, "attention_mask": rows.attention_mask}
         if self.plan.architecture != "roberta":
             inputs["token_type_ids"] = rows.token_type_ids
-        with torch.autocast("cpu", torch.bfloat16):
-            output = encoder(**self.fast.inputs(inputs, torch.bfloat16))
+        half = self.plan.precision == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            dtype = torch.bfloat16 if half else torch.float32
+            output = encoder(**self.fast.inputs(inputs, dtype))
             logits = words(output.last_hidden_state[chosen])
             found = [nn.functional.cross_entropy(logits.float(), rows.input_ids[chosen])]
             if sentence is not None and phase.echo < 1:
