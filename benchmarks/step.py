@@ -1,76 +1,127 @@
-"""Training steps per second and peak memory: this loop against Hugging Face's Trainer.
+"""One training step against its peers and its physical floor: one command, one table.
 
-``python benchmarks/step.py`` trains the same model on the same batches (mini-RTE, batch 16, one
-thread) in turn, each contestant in a process of its own, and prints medians and ratios. Machines
-are shared and noisy, so only the ratios of one run mean anything.
+``python benchmarks/step.py`` trains the same model on the same batches in turn, each contestant in
+a process of its own, in several rounds, and prints medians and ratios:
+
+- this package's loop, by every executor that the device has;
+- Hugging Face's Trainer at its defaults (fp32, sdpa, dynamic padding) and at its best (each of its
+  settings that may help here is tried; the fastest is the peer);
+- the paper's recipe: fp32, every text padded to 128, an optimizer that is not fused;
+- the floor (``floor.py``), from the machine's own matrix products and copies in the same rounds.
+
+Machines are shared and noisy, so only the ratios of one run mean anything. Without a GPU the clock
+is the processor time of the one thread at work, which others' work disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CONTESTANTS = {
-    "stabkit, fast, fp32": {"loop": "stabkit", "executor": "fast", "precision": "fp32"},
-    "stabkit, fast, bf16": {"loop": "stabkit", "executor": "fast", "precision": "bf16"},
-    "stabkit, fast, fp32, no gradient norms": {
-        "loop": "stabkit",
-        "executor": "fast",
-        "precision": "fp32",
-        "norms": False,
-    },
-    "stabkit, plain, fp32": {"loop": "stabkit", "executor": "plain", "precision": "fp32"},
-    "Trainer, defaults (fp32, sdpa)": {"loop": "trainer", "attention": "sdpa", "half": False},
-    "Trainer, best (bf16, eager, fused)": {"loop": "trainer", "attention": "eager", "half": True},
+from workloads import BATCH, LONGEST, WORKLOADS, Workload
+
+WARM_UP = 5  # steps before the clock starts
+DEFAULTS = "Trainer, defaults: fp32, sdpa"
+SEEDS = 25
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who trains, and how."""
+
+    loop: str
+    precision: str = "fp32"
+    executor: str = "plain"
+    norms: bool = True
+    attention: str = "sdpa"
+    fused: bool = False
+    compiled: bool = False
+    padded: bool = False
+
+
+TRAINERS = {
+    DEFAULTS: Contestant("trainer"),
+    "Trainer, eager attention, fused AdamW": Contestant("trainer", attention="eager", fused=True),
+    "Trainer, bf16, eager attention, fused AdamW": Contestant(
+        "trainer", "bf16", attention="eager", fused=True
+    ),
+    "Trainer, bf16, sdpa, fused AdamW": Contestant("trainer", "bf16", fused=True),
+    "Trainer, bf16, sdpa, fused AdamW, compiled": Contestant(
+        "trainer", "bf16", fused=True, compiled=True
+    ),
 }
-BASELINE = "Trainer, defaults (fp32, sdpa)"
+PAPER = "the paper's recipe: fp32, padded to 128"
 
 
-def _model_folder(folder: Path) -> None:
-    """Save an organism of the shipped size; the time of a step does not depend on the weights."""
-    from stabkit.mini.anatomy import PLANS
-    from stabkit.mini.pretrain import Training
+def contestants(gpu: bool, bf16: bool) -> dict[str, Contestant]:
+    """Return who runs on such a device; ``bf16`` says whether it has such products."""
+    executor = "graph" if gpu else "fast"
+    ours = {
+        f"stabkit, {executor}, bf16": Contestant("stabkit", "bf16", executor),
+        f"stabkit, {executor}, fp32": Contestant("stabkit", executor=executor),
+        f"stabkit, {executor}, fp32, no gradient norms": Contestant(
+            "stabkit", executor=executor, norms=False
+        ),
+        "stabkit, plain, fp32": Contestant("stabkit"),
+    }
+    paper = {PAPER: Contestant("trainer", attention="eager", padded=True)}
+    return {
+        name: one
+        for name, one in (ours | TRAINERS | paper).items()
+        if (bf16 or one.precision == "fp32")
+        and (gpu or not one.compiled)
+        and not (gpu and not one.norms)  # inside the graph they cannot be left out
+    }
 
-    Training.start(PLANS["mini-bert"]).ship(folder, "mini-bert")
+
+class Clock:
+    """Times the steps between the warm-up and the last, the device's work included."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.times = steps, [0.0, 0.0]
+
+    def __call__(self, step: int, model: object = None) -> None:
+        """Be told how many steps are done."""
+        if step in (WARM_UP, self.steps):
+            from floor import now
+
+            self.times[step == self.steps] = now()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds a step."""
+        return (self.times[1] - self.times[0]) / (self.steps - WARM_UP)
 
 
-def _stabkit(
-    folder: str, steps: int, executor: Any, precision: Any, norms: bool = True
-) -> list[float]:
+def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None:
+    import numpy as np
     import torch
 
     from stabkit import train
-    from stabkit.batches import encode
+    from stabkit.batches import Encoded
     from stabkit.presets import preset
 
-    torch.set_num_threads(1)
-    config = preset("devlin", model=folder, task="mini-rte", max_steps=steps, evals_per_epoch=0)
-    config = train.pin(config.replace(precision=precision))
-    task = train.task_of(config)
-    data, dev = (
-        encode(config, split) for split in (task.train, task.dev.take(task.dev.labels[:1]))
-    )
-    learner = train.Learner.build(config, len(task.labels), torch.device("cpu"), executor)
-    if not norms:
-        train._clip = lambda parameters, limit: _clip_only(parameters, limit)  # type: ignore[assignment]
-    times: list[float] = []
-    logits = learner.logits
-
-    def timed(batch: dict[str, Any]) -> Any:
-        times.append(time.perf_counter())
-        return logits(batch)
-
-    learner.logits = timed  # type: ignore[method-assign]
-    train.fine_tune(learner, data, dev)
-    return times
+    ids, lengths = work.rows(clock.steps)
+    labels = np.random.default_rng(2).integers(0, 2, len(ids))
+    data = Encoded(torch.from_numpy(ids), None, lengths, labels)
+    few = Encoded(data.ids[:1], None, lengths[:1], labels[:1])
+    config = preset("devlin", model=folder, task="mini-rte", max_steps=clock.steps)
+    config = config.replace(precision=one.precision, evals_per_epoch=0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner = train.Learner.build(config, 2, device, one.executor)  # type: ignore[arg-type]
+    if not one.norms:
+        train._clip = _clip_only  # type: ignore[assignment]
+    train.fine_tune(learner, data, few, clock)
 
 
 def _clip_only(parameters: Any, limit: float | None) -> Any:
@@ -81,61 +132,56 @@ def _clip_only(parameters: Any, limit: float | None) -> Any:
     return torch.zeros(len(parameters))
 
 
-def _trainer(folder: str, steps: int, attention: str, half: bool) -> list[float]:
+def _trainer(one: Contestant, folder: str, work: Workload, clock: Clock) -> None:
     import torch
     from transformers import (
         AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
         Trainer,
         TrainerCallback,
         TrainingArguments,
     )
 
-    from stabkit.tasks import load_task
+    ids, lengths = work.rows(clock.steps)
 
-    torch.set_num_threads(1)
-    split, tokenizer = load_task("mini-rte").train, AutoTokenizer.from_pretrained(folder)
-    rows = tokenizer(list(split.texts_a), list(split.texts_b or ()), return_token_type_ids=False)
-    data = [
-        {"input_ids": ids, "attention_mask": mask, "labels": int(label)}
-        for ids, mask, label in zip(
-            rows["input_ids"], rows["attention_mask"], split.labels, strict=True
-        )
-    ]
-    times: list[float] = []
+    class Tick(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            clock(state.global_step)
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-            times.append(time.perf_counter())
+    def collate(rows: list[int]) -> dict[str, Any]:
+        longest = LONGEST if one.padded else int(lengths[rows].max())
+        return {
+            "input_ids": torch.from_numpy(ids[rows, :longest]),
+            "attention_mask": torch.arange(longest)[None]
+            < torch.from_numpy(lengths[rows])[:, None],
+            "labels": torch.tensor([row % 2 for row in rows]),
+        }
 
     with tempfile.TemporaryDirectory() as output:
         Trainer(
             model=AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                num_labels=2,
-                attn_implementation=attention,
-                dtype=torch.float32,
+                folder, num_labels=2, attn_implementation=one.attention, dtype=torch.float32
             ),
             args=TrainingArguments(
                 output_dir=output,
-                per_device_train_batch_size=16,
-                max_steps=steps,
+                per_device_train_batch_size=BATCH,
+                max_steps=clock.steps,
                 learning_rate=2e-5,
                 weight_decay=0.01,
-                use_cpu=True,
-                bf16=half,
-                optim="adamw_torch_fused" if half else "adamw_torch",
+                use_cpu=not torch.cuda.is_available(),
+                bf16=one.precision == "bf16",
+                torch_compile=one.compiled,
+                optim="adamw_torch_fused" if one.fused else "adamw_torch",
+                train_sampling_strategy="sequential",
+                remove_unused_columns=False,
                 report_to=[],
                 save_strategy="no",
                 logging_steps=10**6,
                 disable_tqdm=True,
             ),
-            train_dataset=data,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            callbacks=[Clock()],
+            train_dataset=list(range(len(ids))),  # type: ignore[arg-type]
+            data_collator=collate,
+            callbacks=[Tick()],
         ).train()
-    return times
 
 
 def memory(kind: str) -> int:
@@ -147,45 +193,141 @@ def memory(kind: str) -> int:
     return int(status.split(f"{kind}:")[1].split()[0])
 
 
-def _one(name: str, folder: str, steps: int) -> None:
-    options = dict(CONTESTANTS[name])
-    loop = _stabkit if options.pop("loop") == "stabkit" else _trainer
-    times = loop(folder, steps, **options)  # type: ignore[operator]
-    gaps = [after - before for before, after in pairwise(times)]
-    peak = memory("VmHWM") / 1024
-    print(json.dumps({"seconds": statistics.median(gaps[5:]), "peak": peak}))
+def _peak() -> float:
+    """Return the peak in MiB: of the GPU's memory where there is one, else of the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return memory("VmHWM") / 1024
 
 
-def _measure(name: str, folder: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", name, "--folder", folder, "--steps", str(steps)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+def _one(one: Contestant, folder: str, work: Workload, steps: int) -> dict[str, float]:
+    loops: dict[str, Callable[..., None]] = {"stabkit": _stabkit, "trainer": _trainer}
+    clock = Clock(steps)
+    loops[one.loop](one, folder, work, clock)
+    return {"seconds": clock.seconds, "peak": _peak()}
+
+
+def _floor(precision: str, folder: str, work: Workload, steps: int) -> dict[str, float]:
+    """Return the floor of the mean step, and the ceilings that it follows from."""
+    import torch
+    from floor import ceilings, step_cost
+    from transformers import AutoModelForSequenceClassification
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = precision == "bf16"
+    found = ceilings(device, torch.bfloat16 if half else torch.float32)
+    config = work.model()
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    parameters = sum(p.numel() for p in model.parameters())
+    lengths = work.rows(steps)[1].reshape(steps, BATCH)[WARM_UP:]
+    costs = [step_cost(config, parameters, batch, 2 if half else 4) for batch in lengths]
+    return {"seconds": statistics.mean(cost.seconds(found) for cost in costs), **asdict(found)}
+
+
+def _device() -> dict[str, Any]:
+    """Return what the device is and whether bf16 products are native to it."""
+    import torch
+
+    from stabkit.records import provenance
+
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bf16()
+    facts = provenance(device, 1, "plain")
+    return {"gpu": gpu, "bf16": bf16, "hardware": facts["hardware"], "torch": facts["torch"]}
+
+
+def _cpu_has_bf16() -> bool:
+    """Linux only; elsewhere no bf16 rows are measured."""
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")
+
+
+def _child(part: str, folder: str, name: str, steps: int) -> dict[str, Any]:
+    """Run a part of the measurement in a process of its own, with one thread."""
+    command = [sys.executable, __file__, "--part", part, "--folder", folder]
+    command += ["--workload", name, "--steps", str(steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{part} on {name} failed:\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
+def measure(name: str, steps: int, rounds: int, device: dict[str, Any]) -> list[str]:
+    """Measure one workload and return its table as lines of markdown."""
+    names = list(contestants(device["gpu"], device["bf16"]))
+    floors = ["floor, fp32", "floor, bf16"] if device["bf16"] else ["floor, fp32"]
+    found: dict[str, list[dict[str, float]]] = {part: [] for part in [*names, *floors]}
+    with tempfile.TemporaryDirectory() as folder:
+        WORKLOADS[name].save(Path(folder))
+        for _ in range(rounds):
+            for part in found:
+                found[part].append(_child(part, folder, name, steps))
+    return table(found, WORKLOADS[name])
+
+
+def table(found: dict[str, list[dict[str, float]]], work: Workload) -> list[str]:
+    """Return medians and ratios as lines of a markdown table; ratios are taken round by round."""
+
+    def seconds(part: str) -> float:
+        return statistics.median(r["seconds"] for r in found[part])
+
+    def ratio(part: str, of: str) -> float:
+        pairs = zip(found[of], found[part], strict=True)
+        return statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)
+
+    best = min((part for part in found if part in TRAINERS), key=seconds)
+    lines = [
+        "| | steps/s | x Trainer's defaults | x Trainer's best | x the paper's recipe "
+        "| share of the floor | peak MiB | 25 seeds, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for part, rounds in found.items():
+        own = "floor, bf16" if "bf16" in part else "floor, fp32"
+        ratios = [f"{ratio(part, of):.2f}" for of in (DEFAULTS, best, PAPER)]
+        share = f"{ratio(part, own):.0%}"
+        peak = f"{statistics.median(r['peak'] for r in rounds):.0f}" if "peak" in rounds[0] else ""
+        study = f"{SEEDS * work.steps_of_a_run * seconds(part):.0f}"
+        label = f"**{part}** (its best)" if part == best else part
+        cells = [label, f"{1 / seconds(part):.1f}", *ratios, share, peak, study]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
-    """Run all contestants in turn, several rounds, and print the table."""
+    """Measure the chosen workloads and print a table each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="several: repeat")
+    parser.add_argument("--steps", type=int, default=60, help="a round, warm-up included")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        _one(options.one, options.folder, options.steps)
+    if options.steps <= WARM_UP or options.rounds < 1:
+        parser.error(f"expected more than {WARM_UP} steps and at least one round")
+    if options.part:
+        print(json.dumps(_part(options)))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    with tempfile.TemporaryDirectory() as folder:
-        _model_folder(Path(folder))
-        for _ in range(options.rounds):
-            for name in CONTESTANTS:
-                found[name].append(_measure(name, folder, options.steps))
-    print(f"{'':42}{'steps/s':>9}{'x defaults':>12}{'peak MiB':>10}")
-    for name, rounds in found.items():
-        ratios = [b["seconds"] / r["seconds"] for b, r in zip(found[BASELINE], rounds, strict=True)]
-        speed = 1 / statistics.median(r["seconds"] for r in rounds)
-        peak = statistics.median(r["peak"] for r in rounds)
-        print(f"{name:42}{speed:9.1f}{statistics.median(ratios):12.2f}{peak:10.0f}")
+    device = _child("device", "", next(iter(WORKLOADS)), options.steps)
+    default = [name for name in WORKLOADS if device["gpu"] or name.startswith("mini")]
+    print(f"{device['hardware']}, torch {device['torch']}, {time.strftime('%Y-%m-%d')}; ", end="")
+    print(f"medians of {options.rounds} rounds of {options.steps - WARM_UP} steps, one thread")
+    for name in options.workload or default:
+        print(f"\n## {name}\n", *measure(name, options.steps, options.rounds, device), sep="\n")
+
+
+def _part(options: argparse.Namespace) -> dict[str, Any]:
+    if options.part == "device":
+        return _device()
+    work = WORKLOADS[options.workload[0]]
+    if options.part.startswith("floor"):
+        return _floor(options.part[-4:], options.folder, work, options.steps)
+    one = {**contestants(True, True), **contestants(False, True)}[options.part]
+    return _one(one, options.folder, work, options.steps)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""The benchmarks' own arithmetic: lengths, floor, table; and that their loops still run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForSequenceClassification, BertConfig
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+def load(name: str) -> ModuleType:
+    return __import__(name)
+
+
+@pytest.mark.parametrize(
+    ("task", "mean", "longest"),
+    [
+        ("RTE", 66.6, 126.6),
+        ("MRPC", 53.2, 76.4),
+        ("CoLA", 11.3, 20.6),
+        ("mini-RTE", 22.0, 28.1),
+    ],
+)
+def test_lengths_are_those_of_the_tasks(task: str, mean: float, longest: float) -> None:
+    lengths = load("workloads").LENGTHS[task].draw(32_000)
+    assert lengths.mean() == pytest.approx(mean, rel=0.02)
+    assert lengths.reshape(-1, 16).max(1).mean() == pytest.approx(longest, rel=0.02)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_floor_counts_the_operations_that_torch_does(layers: int) -> None:
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        attn_implementation="eager",
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    ids = torch.randint(5, 50, (4, 16))
+    with FlopCounterMode(display=False) as counted:
+        model(input_ids=ids, labels=torch.zeros(4, dtype=torch.long)).loss.backward()
+    weights = sum(p.numel() for p in model.parameters())
+    cost = load("floor").step_cost(config, weights, np.full(4, 16), 4)
+    assert cost.flops == pytest.approx(counted.get_total_flops(), rel=1e-3)
+    assert cost.traffic == weights * 44
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
+    floor = load("floor")
+    cost = floor.Cost(flops=6.0, traffic=8.0)
+    assert cost.seconds(floor.Ceilings(flops=2.0, bandwidth=4.0)) == 3.0
+    assert cost.seconds(floor.Ceilings(flops=6.0, bandwidth=4.0)) == 2.0
+
+
+def test_ceilings_are_positive_rates() -> None:
+    found = load("floor").ceilings(torch.device("cpu"), torch.float32, rounds=2)
+    assert found.flops > 1e8 and found.bandwidth > 1e8
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    step, workloads = load("step"), load("workloads")
+    seconds: dict[str, list[float]] = {
+        "stabkit, fast, fp32": [1.0, 2.0, 3.0],
+        step.DEFAULTS: [2.0, 4.0, 6.0],
+        "Trainer, eager attention, fused AdamW": [1.5, 3.0, 4.5],
+        step.PAPER: [4.0, 8.0, 12.0],
+        "floor, fp32": [0.5, 1.0, 1.5],
+    }
+    found = {name: [{"seconds": s, "peak": 1.0} for s in times] for name, times in seconds.items()}
+    table = step.table(found, workloads.WORKLOADS["mini, mini-RTE"])
+    assert table[2] == "| stabkit, fast, fp32 | 0.5 | 2.00 | 1.50 | 4.00 | 50% | 1 | 23400 |"
+    assert "**Trainer, eager attention, fused AdamW** (its best)" in table[4]
+    assert "| 100% |" in table[-1]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_no_one_is_timed_in_a_precision_that_the_device_lacks(gpu: bool) -> None:
+    step = load("step")
+    assert all(one.precision == "fp32" for one in step.contestants(gpu, bf16=False).values())
+    assert any(one.precision == "bf16" for one in step.contestants(gpu, bf16=True).values())
+    compiled = [one for one in step.contestants(gpu, bf16=True).values() if one.compiled]
+    assert bool(compiled) == gpu
+
+
+@pytest.mark.parametrize("executor", ["fast", "plain"])
+def test_the_loop_that_is_timed_runs(executor: str, tmp_path: Path) -> None:
+    step, workloads = load("step"), load("workloads")
+    mini = workloads.WORKLOADS["mini, mini-RTE"]
+
+    def shallow() -> Any:
+        config = mini.model()
+        config.num_hidden_layers = 1
+        return config
+
+    work, clock = replace(mini, model=shallow), step.Clock(step.WARM_UP + 2)
+    work.save(tmp_path)
+    step._stabkit(step.Contestant("stabkit", executor=executor), str(tmp_path), work, clock)
+    assert 0 < clock.seconds < 60
