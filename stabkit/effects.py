@@ -6,6 +6,7 @@ Conventions are those of ``stabkit.stats``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,39 @@ def fisher(failures: int, runs: int, other_failures: int, other_runs: int) -> fl
             raise StabkitError(f"{failed} failures of {n} runs; expected 0 <= failures <= runs")
     successes = (runs - failures, other_runs - other_failures)
     return float(stats.fisher_exact([[failures, other_failures], successes]).pvalue)
+
+
+def seeds_to_tell(one: float, other: float, most: int, power: float = 0.8) -> int | None:
+    """Return how many runs of each of two groups it takes to tell their failure rates apart.
+
+    That is the least number up to ``most`` at which Fisher's exact test (two-sided, 5 %) finds the
+    difference of the rates ``one`` and ``other`` with probability ``power``; None if none does.
+    """
+    for rate in (one, other):
+        if not 0 <= rate <= 1:
+            raise StabkitError(f"a failure rate of {rate:g}; expected a share from 0 to 1")
+    enough = (n for n in range(2, most + 1) if _power(one, other, n) >= power)
+    return next(enough, None)
+
+
+def _power(one: float, other: float, n: int) -> float:
+    """Return how often Fisher's test of two groups of ``n`` runs rejects at 5 %."""
+    counts = np.arange(n + 1)
+    chances = np.outer(stats.binom.pmf(counts, n, one), stats.binom.pmf(counts, n, other))
+    return float((chances * _rejected(n)).sum())
+
+
+@lru_cache(maxsize=64)
+def _rejected(n: int) -> NDArray[np.bool_]:
+    """Return which pairs of failure counts (0..n, 0..n) Fisher's test rejects at 5 %."""
+    counts = np.arange(n + 1)
+    rejected = np.zeros((n + 1, n + 1), dtype=bool)
+    for total in range(2 * n + 1):
+        first = counts[(counts <= total) & (total - counts <= n)]
+        chance = stats.hypergeom.pmf(first, 2 * n, n, total)
+        as_rare = chance[None] <= chance[:, None] * (1 + 1e-7)
+        rejected[first, total - first] = (as_rare * chance).sum(axis=1) < 0.05
+    return rejected
 
 
 def rate_difference(one: tuple[int, int], other: tuple[int, int]) -> Estimate:

@@ -16,7 +16,7 @@ RUNS = Path("runs")  # one's own
 RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
 
 Preset: TypeAlias = Annotated[
-    str, Option(help="Recipe to start from: devlin, lee or ours (see stabkit presets).")
+    str, Option(help="Recipe to start from: devlin, lee, ours or trainer (see stabkit presets).")
 ]
 Model: TypeAlias = Annotated[
     str,

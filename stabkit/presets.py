@@ -1,4 +1,4 @@
-"""The paper's recipes by name: Devlin, Lee (Mixout) and Ours, for the three architectures.
+"""Recipes by name: the paper's Devlin, Lee (Mixout) and Ours, and that of most users today.
 
 Values are those of section 7.3 and of the authors' configuration files. What their code does
 without saying so (no segments, eps before the correction, first update 0, ...) is the default of
@@ -33,6 +33,23 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lee": {"epochs": 3, "bias_correction": False, "mixout": 0.9},
     "ours": {"epochs": 20, "bias_correction": True},
 }
+PRESETS: dict[str, dict[str, Any]] = {
+    **RECIPES,
+    # What Hugging Face's Trainer does where its arguments say nothing else (transformers 5).
+    "trainer": {
+        "epochs": 3,
+        "bias_correction": True,
+        "learning_rate": 5e-5,
+        "warmup": 0.0,
+        "batch_size": 8,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "eps_placement": "after",
+        "weight_decay": 0.0,
+        "decay_after_step": False,
+        "clip_norm": 1.0,
+    },
+}
 
 
 def family(model: str | Path) -> str:
@@ -60,13 +77,13 @@ def preset(name: str, **options: Any) -> RunConfig:
 
     ``max_steps`` replaces the recipe's epochs. Raises ConfigError for an unknown recipe or option.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"unknown preset {name!r}: {nearest(name, RECIPES)}")
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}: {nearest(name, PRESETS)}")
     if options.get("max_steps") is not None:
         options = {"epochs": None, **options}
     model = options.get("model", RunConfig().model)
     kind = family(model)
     segments = is_organism(model) and kind != "roberta"
     return RunConfig().replace(
-        **{"segments": segments, **FAMILIES[kind], **RECIPES[name], **options}
+        **{"segments": segments, **FAMILIES[kind], **PRESETS[name], **options}
     )

@@ -97,7 +97,7 @@ def publish(
 
 
 def presets() -> None:
-    """Show what the recipes devlin, lee and ours set."""
+    """Show what the recipes devlin, lee, ours and trainer set."""
     from stabkit import report
 
     print(report.recipes())

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stabkit import tables
 from stabkit.config import RunConfig
-from stabkit.presets import FAMILIES, RECIPES
+from stabkit.presets import FAMILIES, PRESETS, RECIPES
 from stabkit.selection import DIGESTS, PLAIN, SEEDS
 
 NOTED = ("metric", "device", "hardware", "date")
@@ -102,8 +102,8 @@ def details(run: pd.Series) -> str:
 
 
 def recipes() -> str:
-    """Return the settings of the paper's recipes, and of the architectures under each of them."""
-    names = {**RECIPES, **{f"{name} models": options for name, options in FAMILIES.items()}}
+    """Return the settings of the recipes, and of the architectures under each of them."""
+    names = {**PRESETS, **{f"{name} models": options for name, options in FAMILIES.items()}}
     return "\n".join(
         f"{name:<15}" + "  ".join(f"{field}={value}" for field, value in options.items())
         for name, options in names.items()

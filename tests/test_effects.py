@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from scipy.stats import levene, spearmanr
 
 from stabkit.effects import (
+    _rejected,
     _spearman,
     fisher,
     holm,
     rank_correlation,
     rate_difference,
+    seeds_to_tell,
     variance_tests,
 )
 from stabkit.errors import StabkitError
@@ -116,3 +118,30 @@ def test_a_run_counted_twice_ranks_as_two_runs() -> None:
     counts = draws.multinomial(20, np.full(20, 1 / 20), size=3)
     expected = [spearmanr(np.repeat(x, of), np.repeat(y, of)).statistic for of in counts]
     assert _spearman(x, y, counts) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [2, 5, 9])
+def test_the_rejections_behind_the_power_are_fisher_s(n: int) -> None:
+    rejected = _rejected(n)
+    for one in range(n + 1):
+        for other in range(n + 1):
+            assert rejected[one, other] == (fisher(one, n, other, n) < 0.05)
+
+
+def test_seeds_to_tell_all_from_none_and_like_from_like() -> None:
+    # All against none fail for certain: 4 of 4 is the least that Fisher's test rejects (2 / 70).
+    assert seeds_to_tell(1.0, 0.0, 10) == 4
+    assert seeds_to_tell(0.4, 0.4, 30) is None
+
+
+def test_seeds_to_tell_gives_the_power_that_sampling_finds() -> None:
+    seeds = seeds_to_tell(0.6, 0.1, 40)
+    assert seeds is not None and seeds_to_tell(0.1, 0.6, 40) == seeds
+    draws = rng().binomial(seeds, [[0.6], [0.1]], (2, 4000))
+    found = _rejected(seeds)[draws[0], draws[1]].mean()
+    assert 0.77 < found < 0.9
+
+
+def test_a_rate_that_is_no_share_is_refused() -> None:
+    with pytest.raises(StabkitError, match="a failure rate of 60"):
+        seeds_to_tell(60, 0.1, 5)

@@ -1,0 +1,200 @@
+"""From the runs of one recipe to a verdict, its reason and a remedy: run tables in, words out.
+
+The remedy is the paper's (section 6): correct Adam's bias so that the small learning rate is small
+from the first step, warm it up, and train for many more iterations. Whether it helped is judged on
+the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stabkit.config import RunConfig
+from stabkit.effects import fisher, rate_difference, seeds_to_tell
+from stabkit.findings import Count
+from stabkit.report import cells
+from stabkit.schedule import hidden_multiplier, linear_schedule
+from stabkit.stats import Description, describe
+from stabkit.tables import finite_scores, learned_nothing, only, require
+
+EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
+FITTED = 0.9  # training accuracy of a run that has learned its training set
+MANY_SEEDS = 50  # above this many a study that tells two recipes apart is out of reach
+TRAINER = {  # our fields as arguments of Hugging Face's TrainingArguments
+    "epochs": "num_train_epochs",
+    "max_steps": "max_steps",
+    "warmup": "warmup_steps",
+    "learning_rate": "learning_rate",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting to change, to what, and why."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What became of the runs of one recipe; they differ by their seeds only.
+
+    ``unlearned`` runs end at the loss of guessing, ``diverged`` ones at none; ``overfitted`` runs
+    fit the training set and yet score no better than the majority class.
+    """
+
+    config: RunConfig
+    scores: Description
+    unlearned: int
+    overfitted: int
+    diverged: int
+    train_steps: int
+    metric: str
+
+    @property
+    def failures(self) -> Count:
+        """The runs with any sign of failure."""
+        return Count(self.scores.failures, self.scores.runs)
+
+    def changes(self) -> list[Change]:
+        """Return the remedy's changes of the recipe, halving the rate where all else is done."""
+        return remedy(self.config, self.train_steps)
+
+    def remedied(self) -> RunConfig:
+        """Return the recipe with the remedy; its seed is the lowest of the runs."""
+        changes = {change.field: change.value for change in self.changes()}
+        return self.config.replace(seed=self.config.seed, **changes)
+
+    def verdict(self) -> list[str]:
+        """Return what happened, as lines."""
+        failed, share = self.failures, self.scores.failure_rate
+        if failed.failures:
+            first = f"unstable: {failed} runs fail ({share.percent()} %, with its 95 % interval)"
+        else:
+            first = (
+                f"no run of {failed.runs} fails; the true share may still be as high as "
+                f"{100 * share.high:.0f} %"
+            )
+        mean, spread = self.scores.mean, self.scores.std
+        return [
+            first,
+            f"{self.metric} {mean.percent()} % on average, standard deviation "
+            f"{spread.percent()} points",
+        ]
+
+    def reasons(self) -> list[str]:
+        """Return what the failed runs have in common, as lines."""
+        failed = self.failures.failures
+        kinds = {
+            "never learned: their training loss ends where guessing would": self.unlearned,
+            "fit the training set and do not generalise; the remedy below is not for these: look "
+            "at the data and the labels": self.overfitted,
+            "lost their loss to numbers that are not finite": self.diverged,
+        }
+        return [
+            f"{count} of the {failed} failed runs {what}" for what, count in kinds.items() if count
+        ]
+
+
+def diagnose(runs: pd.DataFrame) -> Diagnosis:
+    """Judge ``runs``, a run table of one recipe on one task.
+
+    Raises StabkitError where they differ by more than their seeds: pass one recipe at a time.
+    """
+    require(runs, ("key", "seed", "score_last", "train_accuracy", "diverged", "flat_loss", "steps"))
+    runs, by = cells(runs)
+    only(runs, *by)
+    runs = runs.sort_values("seed")
+    failed, flat = learned_nothing(runs), runs["flat_loss"].astype(bool)
+    diverged = runs["diverged"].astype(bool)
+    fitted = failed & ~flat & (runs["train_accuracy"] >= FITTED)
+    scores = finite_scores(runs, "score_last")
+    return Diagnosis(
+        config=RunConfig.from_row(runs.iloc[0].to_dict()),
+        scores=describe(scores, failed.to_numpy(), np.random.default_rng(0)),
+        unlearned=int((flat & ~diverged).sum()),
+        overfitted=int(fitted.sum()),
+        diverged=int(diverged.sum()),
+        train_steps=int(runs["steps"].iloc[0]),
+        metric=str(runs["metric"].iloc[0]),
+    )
+
+
+def remedy(config: RunConfig, steps: int) -> list[Change]:
+    """Return what section 6 would change in a recipe whose runs take ``steps`` updates."""
+    changes = []
+    if not config.bias_correction:
+        changes.append(Change("bias_correction", True, _hidden(config, steps)))
+    if config.warmup < WARMUP:
+        reason = "Adam's first estimates are poor; small first steps do no harm by them"
+        changes.append(Change("warmup", WARMUP, reason))
+    longer = "many more iterations, until the training loss is near zero, bring the seeds together"
+    if config.epochs is not None and config.epochs < EPOCHS:
+        changes.append(Change("epochs", EPOCHS, longer))
+    halved = "all of the remedy is in the recipe; what is left is a smaller rate"
+    return changes or [Change("learning_rate", config.learning_rate / 2, halved)]
+
+
+def _hidden(config: RunConfig, steps: int) -> str:
+    t = np.arange(1, steps + 1)
+    hidden = hidden_multiplier(t, config.beta1, config.beta2)
+    rate = hidden * linear_schedule(t, steps, config.warmup, config.zero_first_update)
+    return (
+        "without it the first updates are larger than your learning rate says: up to "
+        f"{hidden.max():.1f} times at update {t[hidden.argmax()]}, and at its peak, at update "
+        f"{t[rate.argmax()]}, the rate is {rate.max():.1f} times the one you set"
+    )
+
+
+def comparison(before: Diagnosis, after: Diagnosis) -> list[str]:
+    """Return as lines whether the remedy helped, and how sure these seeds make one of it."""
+    one, other = before.failures, after.failures
+    gap = rate_difference((one.failures, one.runs), (other.failures, other.runs))
+    p = fisher(one.failures, one.runs, other.failures, other.runs)
+    lines = [
+        f"failures: {one} as you train, {other} with the remedy; difference "
+        f"{gap.percent()} points, Fisher's exact p = {p:.2g}",
+        f"{before.metric}: {before.scores.mean.percent()} % before, "
+        f"{after.scores.mean.percent()} % after; standard deviation "
+        f"{before.scores.std.percent()} and {after.scores.std.percent()} points",
+    ]
+    if p < 0.05 or one.share == other.share:
+        return lines
+    seeds = seeds_to_tell(one.share, other.share, MANY_SEEDS)
+    enough = f"{seeds} seeds each" if seeds else f"more than {MANY_SEEDS} seeds each"
+    return [*lines, f"to be sure of a difference like this one would need {enough}"]
+
+
+def arguments(changes: list[Change]) -> Mapping[str, Any]:
+    """Return the changes as arguments of Hugging Face's ``TrainingArguments``."""
+    named = {TRAINER[c.field]: c.value for c in changes if c.field in TRAINER}
+    corrects = any(c.field == "bias_correction" for c in changes)
+    return named | ({"optim": "adamw_torch"} if corrects else {})
+
+
+def text(before: Diagnosis, after: Diagnosis | None = None) -> str:
+    """Return the whole diagnosis as text; with ``after``, whether the remedy helped."""
+    changes = before.changes() if before.failures.failures else []
+    blocks = {"As you train": before.verdict(), "Why": before.reasons()}
+    blocks["What to change"] = [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes]
+    if changes:
+        told = ", ".join(f"{name}={value!r}" for name, value in arguments(changes).items())
+        blocks["In transformers"] = [f"TrainingArguments({told})"]
+    if after is not None:
+        blocks["With the remedy"] = comparison(before, after)
+    return "\n\n".join(
+        "\n".join([title, *(f"  - {line}" for line in lines)])
+        for title, lines in blocks.items()
+        if lines
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,103 @@
+"""The verdict on a recipe, its reasons, the remedy, and whether it helped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pandas as pd
+import pytest
+
+from stabkit import diagnosis
+from stabkit.diagnosis import arguments, comparison, diagnose, remedy
+from stabkit.errors import StabkitError
+from stabkit.presets import preset
+from stabkit.store import Store
+
+UNLEARNED = {"failed": True, "flat_loss": True, "score_last": 0.5}
+GOOD = {"failed": False, "score_last": 0.9, "train_accuracy": 0.99}
+
+
+def table(folder: Path, *outcomes: dict[str, Any], recipe: str = "devlin") -> pd.DataFrame:
+    store = Store(folder / recipe)
+    base = preset(recipe, learning_rate=1e-4).replace(**fakes.DIGESTS)
+    configs = [base.replace(seed=seed) for seed in range(len(outcomes))]
+    for config, outcome in zip(configs, outcomes, strict=True):
+        store.put(fakes.judged(config, **{"steps": 468, **outcome}))
+    return store.table(configs)
+
+
+def test_failures_are_counted_and_told_apart(tmp_path: Path) -> None:
+    overfitted = {"failed": True, "score_last": 0.5, "train_accuracy": 1.0}
+    diverged = {"failed": True, "diverged": True, "flat_loss": True, "score_last": 0.5}
+    found = diagnose(table(tmp_path, GOOD, UNLEARNED, UNLEARNED, overfitted, diverged))
+    assert str(found.failures) == "4 of 5"
+    assert (found.unlearned, found.overfitted, found.diverged) == (2, 1, 1)
+    told = "\n".join(found.verdict() + found.reasons())
+    assert "unstable: 4 of 5 runs fail (80.0 (37.6 to 96.4) %" in told
+    assert "2 of the 4 failed runs never learned" in told
+    assert "1 of the 4 failed runs fit the training set and do not generalise" in told
+    assert "1 of the 4 failed runs lost their loss" in told
+
+
+def test_no_failure_is_no_proof(tmp_path: Path) -> None:
+    found = diagnose(table(tmp_path, *[GOOD] * 5))
+    assert "no run of 5 fails; the true share may still be as high as 43 %" in found.verdict()[0]
+    assert found.reasons() == []
+    told = diagnosis.text(found)
+    assert "What to change" not in told and "TrainingArguments" not in told
+
+
+def test_the_remedy_of_devlin_s_recipe_is_the_paper_s(tmp_path: Path) -> None:
+    found = diagnose(table(tmp_path, UNLEARNED, GOOD))
+    changes = {change.field: change.value for change in found.changes()}
+    assert changes == {"bias_correction": True, "epochs": 20}
+    assert found.remedied() == preset("ours", learning_rate=1e-4).replace(**fakes.DIGESTS)
+    # The closed form: 6.57 at update 12 with beta2 = 0.999.
+    assert "up to 6.6 times at update 12" in found.changes()[0].reason
+    assert arguments(found.changes()) == {"num_train_epochs": 20, "optim": "adamw_torch"}
+
+
+def test_the_remedy_of_the_trainer_s_recipe_warms_up() -> None:
+    changes = remedy(preset("trainer"), steps=468)
+    assert [(c.field, c.value) for c in changes] == [("warmup", 0.1), ("epochs", 20)]
+    assert arguments(changes) == {"warmup_steps": 0.1, "num_train_epochs": 20}
+
+
+@pytest.mark.parametrize("length", [{}, {"max_steps": 900}])
+def test_where_all_is_done_the_rate_is_halved(length: dict[str, int]) -> None:
+    (change,) = remedy(preset("ours", learning_rate=4e-5, **length), steps=900)
+    assert (change.field, change.value) == ("learning_rate", 2e-5)
+
+
+def test_a_remedy_s_seed_and_randomness_stay(tmp_path: Path) -> None:
+    runs = table(tmp_path, UNLEARNED, GOOD).iloc[::-1]
+    assert diagnose(runs).remedied().seed == 0
+
+
+def test_a_clear_difference_needs_no_more_seeds(tmp_path: Path) -> None:
+    before = diagnose(table(tmp_path, *[UNLEARNED] * 5))
+    after = diagnose(table(tmp_path, *[GOOD] * 5, recipe="ours"))
+    lines = comparison(before, after)
+    assert "5 of 5 as you train, 0 of 5 with the remedy" in lines[0]
+    assert "difference 100.0 (38.6 to 100.0) points" in lines[0] and "p = 0.0079" in lines[0]
+    assert len(lines) == 2
+    assert "With the remedy" in diagnosis.text(before, after)
+
+
+def test_a_difference_that_may_be_chance_says_how_many_seeds_it_takes(tmp_path: Path) -> None:
+    before = diagnose(table(tmp_path, UNLEARNED, UNLEARNED, GOOD, GOOD, GOOD))
+    after = diagnose(table(tmp_path, *[GOOD] * 5, recipe="ours"))
+    assert comparison(before, after)[-1].endswith("would need 16 seeds each")
+
+
+def test_two_recipes_at_once_are_refused(tmp_path: Path) -> None:
+    runs = pd.concat([table(tmp_path, GOOD), table(tmp_path, GOOD, recipe="ours")])
+    with pytest.raises(StabkitError, match="several values of method"):
+        diagnose(runs)
+
+
+def test_a_foreign_table_is_refused() -> None:
+    with pytest.raises(StabkitError, match="no column"):
+        diagnose(pd.DataFrame({"a": [1]}))
