@@ -20,6 +20,8 @@ from stabkit.options import RUNS
 from stabkit.reading import open_store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from stabkit.config import RunConfig
     from stabkit.store import Store
 
@@ -101,20 +103,63 @@ def run(
     - **stabkit run --task my.csv --text-columns title,body --label-column topic --model FOLDER**
     """
     _say_where_data_lie(data_dir)
-    given = {name: ctx.params[name] for name in options.FIELDS.keys() & ctx.params.keys()}
-    fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
-    fields |= dict(map(options.setting, settings or []))
-    from stabkit import presets, report, train
+    from stabkit import report, train
 
     runs = open_store(store, results)
-    config = train.pin(presets.preset(preset, **fields))
-    if "learning_rate" not in fields and presets.is_organism(model):
-        from stabkit.selection import reference_rate
-
-        config = config.replace(learning_rate=reference_rate(runs))
+    config = train.pin(_configured(ctx, settings, runs))
     _do(config, runs, threads)
     print(report.outcome(runs.table([config]).iloc[0]))
     print(f"  kept in {store}; stabkit show {config.key} tells all")
+
+
+@app.command()
+def diagnose(
+    ctx: typer.Context,
+    preset: options.Preset = "trainer",
+    model: options.Model = "mini-bert",
+    task: options.TaskName = "mini-rte",
+    seeds: options.HowManySeeds = 5,
+    learning_rate: options.Rate = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    dev_file: options.DevFile = None,
+    text_columns: options.TextColumns = None,
+    label_column: options.LabelColumn = None,
+    settings: options.Settings = None,
+    verdict_only: options.VerdictOnly = False,
+    anew: options.Anew = False,
+    processes: options.Processes = 1,
+    data_dir: options.DataFolder = None,
+    store: options.StoreFolder = RUNS,
+    results: options.ResultsFolder = None,
+) -> None:
+    """Train your recipe with a few seeds, tell what is wrong with it, and try the remedy.
+
+    If a run fails, the same seeds are trained again as the paper advises, and compared. Stop it at
+    any time; the same command goes on where it was.
+
+    Examples:
+
+    - **stabkit diagnose --preset devlin**: answers from the published runs
+
+    - **stabkit diagnose --model FOLDER --task my.csv --label-column topic --learning-rate 5e-5**
+    """
+    _say_where_data_lie(data_dir)
+    from stabkit import diagnosis
+    from stabkit.store import Store
+    from stabkit.studies import LOOKS
+
+    opened = open_store(store, results)
+    config = _configured(ctx, settings, opened, evals_per_epoch=LOOKS)
+    runs = Store(store) if anew else opened
+    trained = _seeds(config, seeds, runs, processes)
+    before = diagnosis.diagnose(trained)
+    print(diagnosis.text(diagnosis.blocks(before)))
+    if before.failures.failures and not verdict_only:
+        print("\nThe same seeds with the remedy:", file=sys.stderr)
+        after = diagnosis.diagnose(_seeds(before.remedied(), seeds, runs, processes, trained))
+        compared = {"With the remedy": diagnosis.comparison(before, after)}
+        print(f"\n{diagnosis.text(compared)}")
 
 
 @app.command()
@@ -193,6 +238,47 @@ def analyse(
 
 for _command in (reading.table, reading.show, reading.publish, reading.presets, reading.studies):
     app.command()(_command)
+
+
+def _configured(
+    ctx: typer.Context, settings: list[str] | None, runs: Store, **defaults: object
+) -> RunConfig:
+    """Return the configuration that a command's options name; ``defaults`` give way to them."""
+    given = {name: ctx.params[name] for name in options.FIELDS.keys() & ctx.params.keys()}
+    fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
+    fields |= dict(map(options.setting, settings or []))
+    from stabkit import presets
+
+    config = presets.preset(ctx.params["preset"], **(defaults | fields))
+    if "learning_rate" not in fields and presets.is_organism(config.model):
+        from stabkit.selection import reference_rate
+
+        return config.replace(learning_rate=reference_rate(runs))
+    return config
+
+
+def _seeds(
+    config: RunConfig,
+    count: int,
+    runs: Store,
+    processes: int,
+    compared: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Do the runs of the seeds 0 to ``count`` - 1 that are not stored, and return all of them.
+
+    They must be of the hardware of the runs that they are ``compared`` with.
+    """
+    from stabkit.records import check_hardware
+    from stabkit.sweep import sweep
+    from stabkit.train import choose_device, pin, task_of
+
+    configs = [pin(config.replace(seed=seed)) for seed in range(count)]
+    pending, steps = runs.pending(configs), config.steps(len(task_of(config).train))
+    print(f"{count} runs of {steps} steps, {len(pending)} to do", file=sys.stderr)
+    for table in (runs.table(configs), compared):
+        if table is not None:
+            check_hardware(pending, table, choose_device())
+    return sweep(configs, runs, processes, progress=bool(pending))
 
 
 def _shipped(grid: list[RunConfig]) -> list[RunConfig]:

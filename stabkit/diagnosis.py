@@ -7,6 +7,7 @@ the same seeds.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from stabkit.tables import finite_scores, learned_nothing, only, require
 EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
 FITTED = 0.9  # training accuracy of a run that has learned its training set
 MANY_SEEDS = 50  # above this many a study that tells two recipes apart is out of reach
+WIDTH = 88  # columns of a terminal
 TRAINER = {  # our fields as arguments of Hugging Face's TrainingArguments
     "epochs": "num_train_epochs",
     "max_steps": "max_steps",
@@ -179,20 +181,29 @@ def arguments(changes: list[Change]) -> Mapping[str, Any]:
     return named | ({"optim": "adamw_torch"} if corrects else {})
 
 
-def text(before: Diagnosis, after: Diagnosis | None = None) -> str:
-    """Return the whole diagnosis as text; with ``after``, whether the remedy helped."""
+def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[str]]:
+    """Return verdict, reasons and, where a run failed, the remedy: lines by their title.
+
+    With ``after``, the runs of the remedy, also whether it helped.
+    """
     changes = before.changes() if before.failures.failures else []
-    blocks = {"As you train": before.verdict(), "Why": before.reasons()}
-    blocks["What to change"] = [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes]
-    if changes:
-        told = ", ".join(f"{name}={value!r}" for name, value in arguments(changes).items())
-        blocks["In transformers"] = [f"TrainingArguments({told})"]
-    if after is not None:
-        blocks["With the remedy"] = comparison(before, after)
+    told = ", ".join(f"{name}={value!r}" for name, value in arguments(changes).items())
+    found = {
+        "As you train": before.verdict(),
+        "Why": before.reasons(),
+        "What to change": [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes],
+        "In transformers": [f"TrainingArguments({told})"] if changes else [],
+        "With the remedy": [] if after is None else comparison(before, after),
+    }
+    return {title: lines for title, lines in found.items() if lines}
+
+
+def text(found: Mapping[str, list[str]]) -> str:
+    """Return blocks of lines as text for a terminal."""
+    mark = {"width": WIDTH, "initial_indent": "  - ", "subsequent_indent": "    "}
     return "\n\n".join(
-        "\n".join([title, *(f"  - {line}" for line in lines)])
-        for title, lines in blocks.items()
-        if lines
+        "\n".join([title, *(textwrap.fill(line, **mark) for line in lines)])  # type: ignore[arg-type]
+        for title, lines in found.items()
     )
 
 

@@ -99,6 +99,12 @@ Processes: TypeAlias = Annotated[int, Option(min=1, help="Runs at a time, of one
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
 ]
+HowManySeeds: TypeAlias = Annotated[
+    int, Option(min=2, help="How many; the more, the surer the verdict.")
+]
+VerdictOnly: TypeAlias = Annotated[
+    bool, Option("--verdict-only", help="Do not train with the remedy.")
+]
 Anew: TypeAlias = Annotated[
     bool,
     Option(

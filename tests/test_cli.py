@@ -14,10 +14,12 @@ import fakes
 import pandas as pd
 import pytest
 import tiny
+import torch
 
 from stabkit import analyses, cli, options, places, studies, train
 from stabkit.config import RunConfig
 from stabkit.presets import preset
+from stabkit.records import hardware
 from stabkit.results import RunResult
 from stabkit.shelf import Shelf
 from stabkit.store import Store
@@ -25,7 +27,7 @@ from stabkit.tables import SIGNS
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("STABKIT_DATA", "STABKIT_STORE", "STABKIT_RESULTS")
-COMMANDS = ("run", "study", "table", "show", "analyse", "publish", "presets", "studies")
+COMMANDS = ("run", "diagnose", "study", "table", "show", "analyse", "publish", "presets", "studies")
 QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
 
 
@@ -356,3 +358,59 @@ def test_a_damaged_run_is_named_and_done_again(stabkit: Command) -> None:
 )
 def test_texts_become_values_of_their_field(name: str, text: str, value: object) -> None:
     assert options.setting(f"{name}={text}") == (name, value)
+
+
+def unstable(config: RunConfig) -> RunResult:
+    """Fail without bias correction."""
+    failed = not config.bias_correction
+    score = 0.5 if failed else 0.8 + config.seed / 100
+    here = hardware(torch.device("cpu"))
+    result = fakes.judged(config, failed=failed, flat_loss=failed, score_last=score, steps=100)
+    return replace(result, summary={**result.summary, "hardware": here})
+
+
+def test_a_diagnosis_trains_tells_and_mends(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    command = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "4")
+    said = stabkit(*command)
+    assert said.status == 0
+    assert "unstable: 4 of 4 runs fail" in said.out
+    assert "TrainingArguments(num_train_epochs=20, optim='adamw_torch')" in said.out
+    assert "4 of 4 as you train, 0 of 4 with the remedy" in said.out
+    assert "4 runs of" in said.err and "4 to do" in said.err
+    monkeypatch.setattr(train, "run", never)
+    assert stabkit(*command).out == said.out
+
+
+def test_a_verdict_alone_trains_no_remedy(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    command = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "2", "--verdict-only")
+    assert "With the remedy" not in stabkit(*command).out
+    assert len(Store("runs")) == 2
+
+
+def test_a_stable_recipe_is_left_alone(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    said = stabkit("diagnose", *own_files(), "--seeds", "3")
+    assert "no run of 3 fails" in said.out and "What to change" not in said.out
+    assert len(Store("runs")) == 3
+
+
+def test_a_diagnosis_needs_two_seeds(stabkit: Command) -> None:
+    said = stabkit("diagnose", "--seeds", "1")
+    assert said.status == 2 and "greater than or equal to 2" in said.err
+
+
+def test_a_diagnosis_compares_on_one_hardware_only(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", lambda config: fakes.judged(config, failed=True))
+    command = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "2")
+    assert stabkit(*command, "--verdict-only").status == 0
+    said = stabkit(*command)
+    # The runs of the fakes were made on "Some CPU", which this machine is not.
+    assert said.status == 2 and "were made on Some CPU" in said.err and "--anew" in said.err
