@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.masking_utils import eager_mask
 
 ATTENTION = "stabkit_fast"
@@ -259,6 +260,8 @@ class FastExecutor:
             for name, child in list(module.named_children()):
                 if type(child) is nn.Dropout:
                     setattr(module, name, MaskedDropout(child.p, self.masks).train(child.training))
+                elif type(child) is NewGELUActivation:  # ALBERT's: eight operations, here one
+                    setattr(module, name, nn.GELU("tanh"))
         model.set_attn_implementation(ATTENTION)
 
     def inputs(self, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor | None]:
