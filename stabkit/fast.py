@@ -19,7 +19,8 @@ from transformers.activations import NewGELUActivation
 from transformers.masking_utils import eager_mask
 
 ATTENTION = "stabkit_fast"
-_MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
+FAMILIES = ("bert", "roberta", "albert")
+MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
 
 
 class DropoutMasks:
@@ -118,7 +119,7 @@ class Packing:
         self.gather = (place + heads[:, None]).reshape(-1)  # (batch, head, time) from (row, head)
         where = (self.rows // length * self.heads * length + self.rows % length)[:, None]
         self.scatter = (where + heads * length).reshape(-1)  # and back
-        return ((1 - mask) * _MASKED).to(dtype)[:, None, None]
+        return ((1 - mask) * MASKED).to(dtype)[:, None, None]
 
     def spread(self, x: Tensor) -> Tensor:
         """Return (1, heads, tokens, dim) as (batch * heads, length, dim); padding repeats a row."""
@@ -271,4 +272,4 @@ class FastExecutor:
 
 def supports(model: PreTrainedModel) -> bool:
     """Say whether the fast executor knows how to run ``model``."""
-    return model.config.model_type in ("bert", "roberta", "albert")
+    return model.config.model_type in FAMILIES

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -24,16 +27,20 @@ from stabkit.mixout import plain_name
 from stabkit.pinned import pin, task_of
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
+from stabkit.static import static_learner, supported
 from stabkit.tasks import Task, subset
+from stabkit.together import can_stack, check_one_recipe, stacked_learner
 
 __all__ = [
     "ExecutorName",
     "Learner",
+    "best_executor",
     "choose_device",
     "fine_tune",
     "follow",
     "pin",
     "run",
+    "run_seeds",
     "task_of",
     "trained_model",
 ]
@@ -44,34 +51,82 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def best_executor(device: torch.device) -> ExecutorName:
+    """Return the executor that is quickest on a device."""
+    return "graph" if device.type == "cuda" else "fast"
+
+
 def run(
     config: RunConfig,
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> RunResult:
     """Fine-tune as ``config`` says and return the result with its provenance.
 
-    A loss that is not finite is recorded (``diverged``), not raised. Raises StabkitError for
-    models, data or options that cannot be used.
+    The executor is by default the quickest that the device has: "graph" on a GPU, "fast" on a
+    CPU. A model of another family than it knows is run by "plain", the reference. A loss that is
+    not finite is recorded (``diverged``), not raised. Raises StabkitError for models, data or
+    options that cannot be used.
     """
-    config = pin(config)
+    config, device = pin(config), device or choose_device()
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    learner, records, task, encoded = _train(config, executor, device or choose_device())
-    train, _ = encoded
+    done = _train(config, executor, device)
+    logits = done.training_logits()
+    made = provenance(device, threads, done.executor)
+    return _result(config, done.task, done.records, logits, time.perf_counter() - started, made)
+
+
+def _result(
+    config: RunConfig,
+    task: Task,
+    records: Records,
+    logits: NDArray[np.float32],
+    seconds: float,
+    made: dict[str, Any],
+) -> RunResult:
     summary = {
         **dev_summary(records, task),
-        **train_summary(learner.evaluate(train), records, task),
-        "seconds": time.perf_counter() - started,
-        **provenance(learner.device, threads, learner.executor),
+        **train_summary(logits, records, task),
+        "seconds": seconds,
+        **made,
     }
     return RunResult(config, summary, history(records, task), gradients(records))
 
 
+def run_seeds(
+    configs: Sequence[RunConfig], threads: int = 1, device: torch.device | None = None
+) -> list[RunResult]:
+    """Run the seeds of one recipe at once and return their results, in order.
+
+    Each is what the seed's run alone would have given: equal to rounding without dropout, equal
+    in distribution with it. That pays for models too small to fill a GPU; memory is that of all
+    runs together. ``seconds`` is a run's share of the whole. What cannot be run at once (see
+    ``stabkit.together``) is run one after the other. Raises ConfigError where configurations
+    differ in more than their seeds, and what ``run`` raises.
+    """
+    check_one_recipe(configs)
+    configs, device = [pin(config) for config in configs], device or choose_device()
+    if not can_stack(configs[0]):
+        return [run(config, threads=threads, device=device) for config in configs]
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    task, train, dev = _texts(configs[0])
+    learner = stacked_learner(configs[0], len(task.labels), device, train, len(configs))
+    records = learner.fine_tune(configs, dev)
+    logits = learner.evaluate(train)
+    seconds = (time.perf_counter() - started) / len(configs)
+    made = provenance(device, threads, "together")
+    return [
+        _result(config, task, records[i], logits[i], seconds, made)
+        for i, config in enumerate(configs)
+    ]
+
+
 def trained_model(
     config: RunConfig,
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> PreTrainedModel:
@@ -83,12 +138,13 @@ def trained_model(
     executor or Mixout is left in it. Raises as ``run`` does.
     """
     config, device = pin(config), device or choose_device()
+    executor = executor or best_executor(device)
     made_by = f"{device.type}-{executor}-{threads}-{stabkit.__version__}-{torch.__version__}"
     name = f"{config.key}-{made_by}"
     weights = checkpoints.load(name)
     if weights is None:
         torch.set_num_threads(threads)
-        weights = _train(config, executor, device)[0].model.state_dict()
+        weights = dict(_train(config, executor, device).weights())
         try:
             checkpoints.keep(name, weights)
         except StoreError as problem:  # what is trained is worth more than the cache
@@ -102,7 +158,7 @@ def trained_model(
 def follow(
     config: RunConfig,
     watch: Callable[[int, Weights], None],
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> None:
@@ -120,12 +176,35 @@ def follow(
     _train(pin(config), executor, device or choose_device(), named)
 
 
+class _Done(NamedTuple):
+    """A run at its end: what was measured, and what may be asked of the model in training."""
+
+    executor: ExecutorName
+    task: Task
+    records: Records
+    training_logits: Callable[[], NDArray[np.float32]]
+    weights: Callable[[], Weights]
+
+
 def _train(
-    config: RunConfig, executor: ExecutorName, device: torch.device, watch: Watch = lambda *_: None
-) -> tuple[Learner, Records, Task, tuple[Encoded, Encoded]]:
+    config: RunConfig,
+    executor: ExecutorName | None,
+    device: torch.device,
+    watch: Watch = lambda *_: None,
+) -> _Done:
+    task, train, dev = _texts(config)
+    labels, executor = len(task.labels), executor or best_executor(device)
+    if executor == "graph" and supported(config):
+        static = static_learner(config, labels, device, train)
+        (records,) = static.fine_tune([config], dev, watch)
+        return _Done("graph", task, records, lambda: static.evaluate(train)[0], static.weights)
+    learner = Learner.build(config, labels, device, executor)
+    records = fine_tune(learner, train, dev, watch)
+    return _Done(learner.executor, task, records, lambda: learner.evaluate(train), learner.weights)
+
+
+def _texts(config: RunConfig) -> tuple[Task, Encoded, Encoded]:
     task = task_of(config)
     if config.train_size is not None:
         task = subset(task, config.train_size, config.subset_seed)
-    train, dev = (encode(config, split) for split in (task.train, task.dev))
-    learner = Learner.build(config, len(task.labels), device, executor)
-    return learner, fine_tune(learner, train, dev, watch), task, (train, dev)
+    return task, encode(config, task.train), encode(config, task.dev)
