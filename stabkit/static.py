@@ -9,101 +9,30 @@ copied into place. On a CPU the same functions run without a graph, which is how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from stabkit import models
-from stabkit.batches import EVALUATION_BATCH, Encoded, evaluation_rows, training_rows
+from stabkit.batches import Encoded, training_rows
 from stabkit.config import RunConfig
 from stabkit.fast import FAMILIES
 from stabkit.geometry import Weights
 from stabkit.graph import Captured
 from stabkit.loop import HALF, Watch, evaluation_steps, rates, set_precision
-from stabkit.mixout import Mixout, apply_mixout, plain_name
-from stabkit.optim import parameter_groups
+from stabkit.mixout import plain_name
+from stabkit.network import Network, Single, dropout_seed
 from stabkit.records import Records
+from stabkit.scoring import Scoring
 from stabkit.static_adamw import StaticAdamW
 from stabkit.walk import Walk
 
 START_SCALE, GROW_AFTER = 2.0**16, 2000  # as torch's GradScaler
-
-
-class Network(Protocol):
-    """One model or several of one shape: what a static step needs of it."""
-
-    model: PreTrainedModel
-    names: list[str]
-    groups: list[dict[str, Any]]
-    generators: list[torch.Generator]
-
-    def load(self, configs: Sequence[RunConfig], labels: int) -> None:
-        """Take on the weights with which the runs start, and reseed what is random."""
-
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return logits (seeds x examples x labels) for arguments with seeds first, or 1."""
-
-    def norms(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Return the L2 norm of each gradient (seeds x parameters)."""
-
-    def divide(self, gradients: Sequence[Tensor], divisor: Tensor) -> Tensor | None:
-        """Divide each seed's gradients by its divisor, or return what the optimizer divides by."""
-
-
-class Single:
-    """One model, with Mixout where the run has it."""
-
-    def __init__(self, config: RunConfig, labels: int, device: torch.device) -> None:
-        """Build a model of the run's shape on the device; ``load`` gives it its weights."""
-        self.model = models.build(config, labels)
-        self.model.to(device)  # type: ignore[arg-type]
-        self.generators: list[torch.Generator] = []
-        if config.mixout:
-            self.generators = [torch.Generator(device)]
-            masks = (config.mixout_mask, config.mixout_rescale_gradient)
-            apply_mixout(self.model, config.mixout, self.generators[0], *masks)
-        self.groups = parameter_groups(self.model, config.weight_decay)
-        names = {id(p): plain_name(name) for name, p in self.model.named_parameters()}
-        self.names = [names[id(p)] for group in self.groups for p in group["params"]]
-
-    @torch.no_grad()
-    def load(self, configs: Sequence[RunConfig], labels: int) -> None:
-        """See ``Network``."""
-        (config,) = configs
-        fresh = models.build(config, labels).state_dict()
-        for name, tensor in self.model.state_dict().items():
-            tensor.copy_(fresh[plain_name(name)])
-        for name, module in self.model.named_modules():
-            if isinstance(module, Mixout):
-                linear = name.partition(".parametrizations.")[0]
-                module.pretrained.copy_(fresh[f"{linear}.weight"])
-        for generator in self.generators:
-            generator.manual_seed(_seed(config))
-
-    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """See ``Network``."""
-        arguments: dict[str, Any] = {name: x[0] for name, x in inputs.items()}
-        found: Tensor = self.model(**arguments).logits
-        return found[None]
-
-    def norms(self, gradients: Sequence[Tensor]) -> Tensor:
-        """See ``Network``."""
-        return torch.stack(torch._foreach_norm(list(gradients)))[None]
-
-    def divide(self, gradients: Sequence[Tensor], divisor: Tensor) -> Tensor | None:
-        """See ``Network``; torch's AdamW kernel divides on its way."""
-        return divisor[0]
-
-
-def _seed(config: RunConfig) -> int:
-    assert config.dropout_seed is not None, "RunConfig resolves its seeds"
-    return config.dropout_seed
 
 
 class StaticLearner:
@@ -117,7 +46,9 @@ class StaticLearner:
         self.model, self.device = network.model, network.model.device
         self.half = HALF.get(config.precision)
         steps, limit = config.steps(len(train)), config.max_length
-        self.walk = self._walk(train, steps, config.batch_size, limit, seeds)
+        padding = self.model.config.pad_token_id or 0
+        size = config.batch_size
+        self.walk = Walk(train, steps, size, limit, padding, self.device, seeds)
         self.optimizer = StaticAdamW(network.groups, config, steps)
         self.parameters = [p for group in network.groups for p in group["params"]]
         named = [(plain_name(name), p) for name, p in self.model.named_parameters()]
@@ -131,7 +62,7 @@ class StaticLearner:
         self.scale = torch.ones(1, device=self.device) if scaled else None
         self.unbroken = torch.zeros(1, dtype=torch.int32, device=self.device)
         self.steps = Captured(self._step, self.device, self.walk.at.zero_, network.generators)
-        self._scores: dict[Encoded, tuple[Walk, Tensor, Captured]] = {}
+        self._scores: dict[Encoded, Scoring] = {}
 
     def fine_tune(
         self, configs: Sequence[RunConfig], dev: Encoded, watch: Watch = lambda *_: None
@@ -163,12 +94,9 @@ class StaticLearner:
     def evaluate(self, data: Encoded) -> NDArray[np.float32]:
         """Return the logits (seeds x examples x labels) in evaluation mode."""
         self.model.eval()  # type: ignore[no-untyped-call]
-        walk, found, score = self._scorer(data)
-        walk.at.zero_()
-        for shape in walk.shapes:
-            score(shape)
+        found = self._scorer(data).logits().cpu()
         self.model.train()
-        return found.cpu().numpy()
+        return found.numpy()
 
     def weights(self) -> Weights:
         """Return the weights as they are, under their plain names; the next run changes them."""
@@ -192,7 +120,7 @@ class StaticLearner:
         if self.scale is not None:
             self.scale.fill_(START_SCALE)
             self.unbroken.zero_()
-        torch.manual_seed(_seed(config))
+        torch.manual_seed(dropout_seed(config))
 
     def _step(self, size: int, length: int) -> None:
         at = self.walk.at
@@ -234,30 +162,12 @@ class StaticLearner:
             logits = self.network.logits(inputs)
         return logits.float()
 
-    def _walk(self, data: Encoded, batches: int, size: int, limit: int, seeds: int) -> Walk:
-        padding = self.model.config.pad_token_id or 0
-        return Walk(data, batches, size, limit, padding, self.device, seeds)
-
-    def _scorer(self, data: Encoded) -> tuple[Walk, Tensor, Captured]:
-        """Return the way through a split, where its logits go, and what finds a batch of them."""
+    def _scorer(self, data: Encoded) -> Scoring:
         if data not in self._scores:
-            rows = list(evaluation_rows(data))
-            walk = self._walk(data, len(rows), EVALUATION_BATCH, self.walk.limit, 1)
-            walk.restart([rows])
-            found = torch.zeros(self.seeds, len(data), self.labels, device=self.device)
-            score = Captured(self._score(walk, found), self.device, walk.at.zero_)
-            score.prepare(walk.shapes)
-            self._scores[data] = walk, found, score
+            self._scores[data] = Scoring(
+                data, self._logits, self.model, self.walk.limit, self.half, self.seeds
+            )
         return self._scores[data]
-
-    def _score(self, walk: Walk, found: Tensor) -> Callable[[int, int], None]:
-        @torch.no_grad()
-        def score(size: int, length: int) -> None:
-            batch = walk.batch(size, length, self.half or torch.float32)
-            found.index_copy_(1, batch.rows[0], self._logits(batch.inputs))
-            walk.at.add_(1)
-
-        return score
 
 
 def supported(config: RunConfig) -> bool:

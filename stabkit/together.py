@@ -24,8 +24,6 @@ from stabkit.errors import ConfigError
 from stabkit.optim import parameter_groups
 from stabkit.static import StaticLearner, structure, supported
 
-SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
-
 
 class Stacked:
     """The models of several seeds as one; ``model`` gives it its form, its weights are unused."""
@@ -50,13 +48,13 @@ class Stacked:
 
     @torch.no_grad()
     def load(self, configs: Sequence[RunConfig], labels: int) -> None:
-        """See ``stabkit.static.Network``."""
+        """See ``stabkit.network.Network``."""
         for i, config in enumerate(configs):
             for name, parameter in models.build(config, labels).named_parameters():
                 self.weights[name][i].copy_(parameter)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """See ``stabkit.static.Network``."""
+        """See ``stabkit.network.Network``."""
 
         def one(weights: dict[str, Tensor], arguments: dict[str, Tensor]) -> Tensor:
             found: Tensor = functional_call(self.model, weights, kwargs=arguments).logits
@@ -69,11 +67,11 @@ class Stacked:
         return logits
 
     def norms(self, gradients: Sequence[Tensor]) -> Tensor:
-        """See ``stabkit.static.Network``."""
+        """See ``stabkit.network.Network``."""
         return torch.stack([g.flatten(1).norm(dim=1) for g in gradients], 1)
 
     def divide(self, gradients: Sequence[Tensor], divisor: Tensor) -> Tensor | None:
-        """See ``stabkit.static.Network``; the kernel knows one divisor, here are several."""
+        """See ``stabkit.network.Network``; the kernel knows one divisor, here are several."""
         for gradient in gradients:
             gradient.div_(divisor.view(-1, *[1] * (gradient.ndim - 1)))
         return None

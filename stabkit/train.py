@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import stabkit
 from stabkit import checkpoints, models
 from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
-from stabkit.errors import StoreError
+from stabkit.errors import ConfigError, StoreError
 from stabkit.geometry import Weights
 from stabkit.loop import ExecutorName, Learner, Watch, fine_tune
 from stabkit.mixout import plain_name
@@ -194,6 +195,11 @@ def _train(
 ) -> _Done:
     task, train, dev = _texts(config)
     labels, executor = len(task.labels), executor or best_executor(device)
+    if executor == "together":
+        raise ConfigError(
+            "a run that was made together with others cannot be made again alone to the bit; name "
+            "another executor for a run that is equal in distribution"
+        )
     if executor == "graph" and supported(config):
         static = static_learner(config, labels, device, train)
         (records,) = static.fine_tune([config], dev, watch)
@@ -206,5 +212,8 @@ def _train(
 def _texts(config: RunConfig) -> tuple[Task, Encoded, Encoded]:
     task = task_of(config)
     if config.train_size is not None:
-        task = subset(task, config.train_size, config.subset_seed)
+        task = _subset(task, config.train_size, config.subset_seed)
     return task, encode(config, task.train), encode(config, task.dev)
+
+
+_subset = lru_cache(maxsize=8)(subset)  # the same object, so what is made for it is found again
