@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabkit.config import RunConfig
 from stabkit.loop import rates
-from stabkit.static import _learner, static_learner
-from stabkit.train import _texts, _train, follow, pin, run, trained_model
+from stabkit.static import _learner, static_learner, supported
+from stabkit.surface import evaluate
+from stabkit.train import _texts, _train, best_executor, follow, pin, run, trained_model
 
 GPU = [pytest.param("cuda", marks=pytest.mark.gpu)]
 STEPS = {"epochs": None, "max_steps": 20, "evals_per_epoch": 2, "learning_rate": 1e-4}
@@ -195,6 +196,28 @@ def test_batches_have_few_shapes() -> None:
     assert {length for _, length in shapes} <= {16, 24}
 
 
+def test_the_executor_is_by_default_the_quickest_of_the_device() -> None:
+    assert best_executor(torch.device("cuda")) == "graph"
+    assert best_executor(tiny.CPU) == "fast"
+
+
+def test_another_family_of_models_is_run_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny.config(epochs=None, max_steps=1)
+    assert supported(recipe)
+    monkeypatch.setattr("stabkit.fast.FAMILIES", ())
+    monkeypatch.setattr("stabkit.static.FAMILIES", ())
+    for executor in ("graph", "fast"):
+        assert run(recipe, executor, device=tiny.CPU).summary["executor"] == "plain"
+
+
+def test_subsets_find_what_was_made_for_them() -> None:
+    recipe = pin(tiny.config(epochs=1, train_size=16))
+    _, one, dev = _texts(recipe)
+    _, two, again = _texts(recipe.replace(seed=1))
+    assert one is two
+    assert dev is again
+
+
 def on_gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -236,3 +259,16 @@ def test_dropout_in_a_graph_is_new_at_every_replay() -> None:
     recipe = tiny.config(epochs=None, max_steps=8, train_size=2, batch_size=2, warmup=1.0)
     losses = run(recipe.replace(learning_rate=1e-30)).history["loss"]
     assert losses.nunique() == 8
+
+
+@pytest.mark.gpu
+def test_a_surface_on_a_gpu_is_scored_by_graphs() -> None:
+    """The loss of a point is the run's own to rounding, and that of the uncaptured model."""
+    on_gpu()
+    recipe = pin(tiny.config(epochs=2))
+    _, train, _ = _texts(recipe)
+    model = trained_model(recipe)
+    value = evaluate(model, train).loss
+    assert value == evaluate(model, train).loss
+    assert value == pytest.approx(run(recipe).summary["train_loss"], abs=1e-5)
+    assert value == pytest.approx(evaluate(model, train, gradient=True).loss, abs=1e-5)

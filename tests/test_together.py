@@ -15,7 +15,7 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.results import RunResult
 from stabkit.together import Stacked
-from stabkit.train import run, run_seeds
+from stabkit.train import run, run_seeds, trained_model
 
 
 @pytest.fixture(params=["cpu", *GPU])
@@ -122,6 +122,11 @@ def test_bf16_runs_at_once_too(device: torch.device) -> None:
     )
     np.testing.assert_allclose(half, full, rtol=0.05)
     assert (half != full).any()
+
+
+def test_a_run_of_several_is_not_made_again_alone() -> None:
+    with pytest.raises(ConfigError, match=r"made together .*; name another executor"):
+        trained_model(tiny.config(), "together", device=tiny.CPU)
 
 
 def test_recipes_are_not_mixed() -> None:
