@@ -1,6 +1,6 @@
 """The logits of a whole split in few shapes, by CUDA graphs where there is a GPU.
 
-The graph executor's evaluations are this, and the points of a surface on a GPU.
+The graph executor's evaluations are this, and those of several seeds at once.
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from stabkit.errors import StabkitError, StoreError
 from stabkit.fast import FastExecutor, supports
 from stabkit.geometry import Plane, Weights, check_alike, check_apart
 from stabkit.parquet import DamagedError
-from stabkit.scoring import Scoring
 from stabkit.store import Store
 
 Point: TypeAlias = tuple[float, ...]
@@ -99,10 +98,6 @@ class _Scratch:
         self.fast: FastExecutor | None = None
         if model.device.type == "cpu" and supports(model):
             self.fast = getattr(self.model, "fast", None) or FastExecutor(self.model, seed=0)
-        self.scoring: Scoring | None = None
-        if model.device.type == "cuda" and supports(model) and not gradient:
-            longest = data.ids.shape[1]
-            self.scoring = Scoring(data, self._first, self.model, longest, self.model.dtype)
 
     @torch.no_grad()
     def move(self, corners: Sequence[Weights], at: Point) -> _Scratch:
@@ -113,11 +108,8 @@ class _Scratch:
 
     def measure(self) -> Value:
         """Loss, as ``records.train_summary`` has it, and gradient norm of the copy as it is."""
-        labels = torch.tensor(self.data.labels)
-        if self.scoring is not None:
-            logits = self.scoring.logits()[0].cpu()
-            return Value(nn.functional.cross_entropy(logits.double(), labels).item(), math.nan)
         logits = torch.zeros(len(self.data), self.model.config.num_labels)
+        labels = torch.tensor(self.data.labels)
         with torch.set_grad_enabled(self.gradient):
             for rows, batch in evaluation_batches(self.data):
                 found = self._logits(batch)
@@ -137,9 +129,6 @@ class _Scratch:
             inputs = self.fast.inputs(inputs, self.model.dtype)
         logits: Tensor = self.model(**inputs).logits
         return logits.float()
-
-    def _first(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self._logits({name: x[0] for name, x in inputs.items()})[None]
 
 
 def _place(target: Tensor, tensors: Sequence[Tensor], at: Point) -> None:

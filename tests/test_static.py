@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stabkit.config import RunConfig
 from stabkit.loop import rates
 from stabkit.static import _learner, static_learner, supported
-from stabkit.surface import evaluate
 from stabkit.train import _texts, _train, best_executor, follow, pin, run, trained_model
 
 GPU = [pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -259,16 +258,3 @@ def test_dropout_in_a_graph_is_new_at_every_replay() -> None:
     recipe = tiny.config(epochs=None, max_steps=8, train_size=2, batch_size=2, warmup=1.0)
     losses = run(recipe.replace(learning_rate=1e-30)).history["loss"]
     assert losses.nunique() == 8
-
-
-@pytest.mark.gpu
-def test_a_surface_on_a_gpu_is_scored_by_graphs() -> None:
-    """The loss of a point is the run's own to rounding, and that of the uncaptured model."""
-    on_gpu()
-    recipe = pin(tiny.config(epochs=2))
-    _, train, _ = _texts(recipe)
-    model = trained_model(recipe)
-    value = evaluate(model, train).loss
-    assert value == evaluate(model, train).loss
-    assert value == pytest.approx(run(recipe).summary["train_loss"], abs=1e-5)
-    assert value == pytest.approx(evaluate(model, train, gradient=True).loss, abs=1e-5)
