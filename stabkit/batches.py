@@ -80,24 +80,34 @@ def _encode(
     )
 
 
-def training_batches(data: Encoded, config: RunConfig, steps: int) -> Iterator[dict[str, Tensor]]:
-    """Yield ``steps`` shuffled batches with their labels; the last of an epoch may be smaller."""
+def training_rows(examples: int, config: RunConfig, steps: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the row numbers of ``steps`` shuffled batches; an epoch's last may be smaller."""
     assert config.order_seed is not None, "RunConfig resolves its seeds"
     generator = torch.Generator().manual_seed(config.order_seed)
     done = 0
     while True:
-        order = torch.randperm(len(data), generator=generator).numpy()
-        for start in range(0, len(order), config.batch_size):
+        order = torch.randperm(examples, generator=generator).numpy()
+        for start in range(0, examples, config.batch_size):
             if done == steps:
                 return
-            rows = order[start : start + config.batch_size]
-            yield {**data.batch(rows), "labels": torch.from_numpy(data.labels[rows])}
+            yield order[start : start + config.batch_size]
             done += 1
 
 
-def evaluation_batches(data: Encoded) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Yield row numbers and batches of all examples, shortest first so that little is padded."""
+def training_batches(data: Encoded, config: RunConfig, steps: int) -> Iterator[dict[str, Tensor]]:
+    """Yield the batches of ``training_rows`` with their labels."""
+    for rows in training_rows(len(data), config, steps):
+        yield {**data.batch(rows), "labels": torch.from_numpy(data.labels[rows])}
+
+
+def evaluation_rows(data: Encoded) -> Iterator[NDArray[np.int64]]:
+    """Yield the row numbers of batches of all examples, shortest first: little is padded."""
     order = np.argsort(data.lengths, kind="stable")
     for start in range(0, len(order), EVALUATION_BATCH):
-        rows = order[start : start + EVALUATION_BATCH]
+        yield order[start : start + EVALUATION_BATCH]
+
+
+def evaluation_batches(data: Encoded) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield row numbers and batches of all examples, as ``evaluation_rows`` has them."""
+    for rows in evaluation_rows(data):
         yield torch.from_numpy(rows), data.batch(rows)

@@ -83,7 +83,7 @@ class RunConfig:
     mixout_rescale_gradient: bool = True
 
     # Numerics and recording.
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     evals_per_epoch: int = 1
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ _CHOICES = {
     "eps_placement": ("before", "after"),
     "pooler": ("pretrained", "new"),
     "mixout_mask": ("column", "element"),
-    "precision": ("fp32", "bf16"),
+    "precision": ("fp32", "tf32", "bf16", "fp16"),
 }
 
 

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.masking_utils import eager_mask
 
 ATTENTION = "stabkit_fast"
-_MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
+FAMILIES = ("bert", "roberta", "albert")
+MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
 
 
 class DropoutMasks:
@@ -117,7 +119,7 @@ class Packing:
         self.gather = (place + heads[:, None]).reshape(-1)  # (batch, head, time) from (row, head)
         where = (self.rows // length * self.heads * length + self.rows % length)[:, None]
         self.scatter = (where + heads * length).reshape(-1)  # and back
-        return ((1 - mask) * _MASKED).to(dtype)[:, None, None]
+        return ((1 - mask) * MASKED).to(dtype)[:, None, None]
 
     def spread(self, x: Tensor) -> Tensor:
         """Return (1, heads, tokens, dim) as (batch * heads, length, dim); padding repeats a row."""
@@ -259,6 +261,8 @@ class FastExecutor:
             for name, child in list(module.named_children()):
                 if type(child) is nn.Dropout:
                     setattr(module, name, MaskedDropout(child.p, self.masks).train(child.training))
+                elif type(child) is NewGELUActivation:  # ALBERT's: eight operations, here one
+                    setattr(module, name, nn.GELU("tanh"))
         model.set_attn_implementation(ATTENTION)
 
     def inputs(self, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -268,4 +272,4 @@ class FastExecutor:
 
 def supports(model: PreTrainedModel) -> bool:
     """Say whether the fast executor knows how to run ``model``."""
-    return model.config.model_type in ("bert", "roberta", "albert")
+    return model.config.model_type in FAMILIES

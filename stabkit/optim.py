@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stabkit.errors import ConfigError
 
 # beta^t underflows to 0 here for any beta below 1 - 1e-5, and 1e8 + 1 is 1e8 in float32.
-_LONG_AGO = 1e8
+LONG_AGO = 1e8
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -69,6 +69,7 @@ class AdamW(torch.optim.AdamW):
         if eps_placement not in ("before", "after"):
             raise ConfigError(f"eps_placement is {eps_placement!r}; expected 'before' or 'after'")
         super().__init__(params, lr, betas, eps, weight_decay, fused=fused or None)
+        self._step_supports_amp_scaling = False  # a GradScaler then calls no step to leave out
         switches = {
             "bias_correction": bias_correction,
             "eps_placement": eps_placement,
@@ -106,7 +107,7 @@ class AdamW(torch.optim.AdamW):
             if not self.state[parameter]:
                 device = parameter.device if group["fused"] else "cpu"
                 self.state[parameter] = {
-                    "step": torch.tensor(_LONG_AGO, dtype=torch.float32, device=device),
+                    "step": torch.tensor(LONG_AGO, dtype=torch.float32, device=device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }

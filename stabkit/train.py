@@ -1,72 +1,50 @@
 """One fine-tuning run: configuration in, result out, the same bits on the same machine.
 
-``run`` is what sweeps call. ``fine_tune`` is the training loop itself: read it top to bottom.
+``run`` is what sweeps call. The training loop itself is ``stabkit.loop.fine_tune``.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 import stabkit
 from stabkit import checkpoints, models
-from stabkit.batches import Encoded, encode, evaluation_batches, training_batches
+from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
-from stabkit.fast import FastExecutor, supports
-from stabkit.files import Stamp, stamp
 from stabkit.geometry import Weights
-from stabkit.mixout import apply_mixout, plain_name, remove_mixout
-from stabkit.optim import AdamW, parameter_groups
+from stabkit.loop import ExecutorName, Learner, Watch, fine_tune
+from stabkit.mixout import plain_name
+from stabkit.pinned import pin, task_of
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
-from stabkit.schedule import hidden_multiplier, linear_schedule
-from stabkit.sources import DATA_VARIABLE
-from stabkit.tasks import Task, load_task, subset
+from stabkit.static import static_learner, supported
+from stabkit.tasks import Task, subset
+from stabkit.together import can_stack, check_one_recipe, stacked_learner
 
-ExecutorName = Literal["fast", "plain"]
-Watch: TypeAlias = Callable[[int, nn.Module], None]  # is told the steps done and the model
-
-
-def task_of(config: RunConfig) -> Task:
-    """Return the task of a configuration; its files are read once, and again when they change."""
-    arguments = (config.task, None, config.dev_file, config.text_columns, config.label_column)
-    named = os.environ.get(DATA_VARIABLE)
-    return _load_task(arguments, named, stamp(config.task), stamp(config.dev_file))
-
-
-@lru_cache
-def _load_task(arguments: tuple[Any, ...], _folder: str | None, *_stamps: Stamp) -> Task:
-    return load_task(*arguments)
-
-
-def pin(config: RunConfig) -> RunConfig:
-    """Return the configuration with the digests of its weights, tokenizer and data.
-
-    Raises ConfigError when it names other digests than the files now have.
-    """
-    weights, tokenizer = models.digests(config.model)
-    found = {"weights": weights, "tokenizer": tokenizer, "data": task_of(config).digest}
-    for name, digest in found.items():
-        if getattr(config, name) not in ("", digest):
-            raise ConfigError(
-                f"the {name} of {config.model} and {config.task} changed: digest "
-                f"{digest[:12]}, but the configuration expects {getattr(config, name)[:12]}; "
-                "restore the files, or clear the digest to run on the new ones"
-            )
-    return config.replace(**found)
+__all__ = [
+    "ExecutorName",
+    "Learner",
+    "best_executor",
+    "choose_device",
+    "fine_tune",
+    "follow",
+    "pin",
+    "run",
+    "run_seeds",
+    "task_of",
+    "trained_model",
+]
 
 
 def choose_device() -> torch.device:
@@ -74,173 +52,82 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@dataclass
-class Learner:
-    """A model in training with all that its steps need."""
-
-    config: RunConfig
-    model: PreTrainedModel
-    labels: int
-    device: torch.device
-    fast: FastExecutor | None
-
-    @classmethod
-    def build(
-        cls, config: RunConfig, labels: int, device: torch.device, executor: ExecutorName
-    ) -> Learner:
-        """Build the classifier; the fast executor is for CPUs and models that it supports."""
-        model = models.build(config, labels)
-        model.to(device)  # type: ignore[arg-type]
-        assert config.dropout_seed is not None
-        torch.manual_seed(config.dropout_seed)
-        use_fast = executor == "fast" and device.type == "cpu" and supports(model)
-        fast = FastExecutor(model, config.dropout_seed) if use_fast else None
-        if config.mixout:
-            generator = torch.Generator(device).manual_seed(config.dropout_seed)
-            apply_mixout(
-                model, config.mixout, generator, config.mixout_mask, config.mixout_rescale_gradient
-            )
-        return cls(config, model, labels, device, fast)
-
-    @property
-    def executor(self) -> ExecutorName:
-        """Which executor runs the model."""
-        return "fast" if self.fast else "plain"
-
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return fp32 logits (batch x labels) for token ids, mask and (where used) segments."""
-        half = self.config.precision == "bf16"
-        inputs: dict[str, Any] = {name: x.to(self.device) for name, x in batch.items()}
-        if self.fast:
-            inputs = self.fast.inputs(inputs, torch.bfloat16 if half else torch.float32)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits: Tensor = self.model(**inputs).logits
-        return logits.float()
-
-    @torch.no_grad()
-    def evaluate(self, data: Encoded) -> NDArray[np.float32]:
-        """Return the logits (examples x labels) in evaluation mode."""
-        self.model.eval()  # type: ignore[no-untyped-call]
-        logits = torch.zeros(len(data), self.labels)
-        for rows, batch in evaluation_batches(data):
-            logits[rows] = self.logits(batch).cpu()
-        self.model.train()
-        return logits.numpy()
-
-
-def _rates(config: RunConfig, steps: int) -> NDArray[np.float64]:
-    """Return the learning rate of each step (section 3.2; the control of section 5.1)."""
-    t = np.arange(1, steps + 1)
-    shares = linear_schedule(t, steps, config.warmup, config.zero_first_update)
-    if config.multiplier == "none":
-        return config.learning_rate * shares
-    hidden = hidden_multiplier(t, config.beta1, config.beta2)
-    factor = hidden if config.multiplier == "times" else 1 / hidden
-    return config.learning_rate * shares * factor
-
-
-def _optimizer(config: RunConfig, model: nn.Module) -> AdamW:
-    return AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        bias_correction=config.bias_correction,
-        eps_placement=config.eps_placement,
-        decay_after_step=config.decay_after_step,
-    )
-
-
-def _evaluation_steps(config: RunConfig, per_epoch: int, steps: int) -> set[int]:
-    """Return the steps after which the dev set is scored: evenly in each epoch, and the last."""
-    if not config.evals_per_epoch:
-        return {steps}
-    every = per_epoch / config.evals_per_epoch
-    count = math.floor(steps / every + 1e-9)
-    return {0, steps, *(round(every * i) for i in range(1, count + 1))}
-
-
-def fine_tune(
-    learner: Learner, train: Encoded, dev: Encoded, watch: Watch = lambda *_: None
-) -> Records:
-    """Train the model in place and return what was measured; no step waits for the device."""
-    config, model = learner.config, learner.model
-    per_epoch = config.steps_per_epoch(len(train))
-    steps = config.steps(len(train))
-    optimizer, rates = _optimizer(config, model), _rates(config, steps)
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    parameters = [p for _, p in named]
-    matrices = [i for i, p in enumerate(parameters) if p.ndim > 1]
-    kept = torch.tensor(matrices, device=learner.device)  # a list would be copied at every step
-    records = Records(
-        names=[plain_name(named[i][0]) for i in matrices],
-        losses=torch.zeros(steps, device=learner.device),
-        norms=torch.zeros(steps, len(matrices), device=learner.device),
-        rates=rates,
-    )
-    evaluate_at = _evaluation_steps(config, per_epoch, steps)
-    if 0 in evaluate_at:
-        records.evaluations[0] = learner.evaluate(dev).argmax(1)
-    model.train()
-    watch(0, model)
-    for step, batch in enumerate(training_batches(train, config, steps)):
-        labels = batch.pop("labels").to(learner.device)
-        loss = nn.functional.cross_entropy(learner.logits(batch), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norms = _clip(parameters, config.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = float(rates[step])
-        optimizer.step()
-        optimizer.zero_grad()
-        records.losses[step] = loss.detach()
-        records.norms[step] = norms.index_select(0, kept)
-        if step + 1 in evaluate_at:
-            records.evaluations[step + 1] = learner.evaluate(dev).argmax(1)
-        watch(step + 1, model)
-    if config.mixout:
-        remove_mixout(model)
-    return records
-
-
-@torch.no_grad()
-def _clip(parameters: list[nn.Parameter], limit: float | None) -> Tensor:
-    """Clip the gradients by their global norm and return each one's norm before clipping."""
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    if limit is not None:
-        scale = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale)
-    return norms
+def best_executor(device: torch.device) -> ExecutorName:
+    """Return the executor that is quickest on a device."""
+    return "graph" if device.type == "cuda" else "fast"
 
 
 def run(
     config: RunConfig,
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> RunResult:
     """Fine-tune as ``config`` says and return the result with its provenance.
 
-    A loss that is not finite is recorded (``diverged``), not raised. Raises StabkitError for
-    models, data or options that cannot be used.
+    The executor is by default the quickest that the device has: "graph" on a GPU, "fast" on a
+    CPU. A model of another family than it knows is run by "plain", the reference. A loss that is
+    not finite is recorded (``diverged``), not raised. Raises StabkitError for models, data or
+    options that cannot be used.
     """
-    config = pin(config)
+    config, device = pin(config), device or choose_device()
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    learner, records, task, encoded = _train(config, executor, device or choose_device())
-    train, _ = encoded
+    done = _train(config, executor, device)
+    logits = done.training_logits()
+    made = provenance(device, threads, done.executor)
+    return _result(config, done.task, done.records, logits, time.perf_counter() - started, made)
+
+
+def _result(
+    config: RunConfig,
+    task: Task,
+    records: Records,
+    logits: NDArray[np.float32],
+    seconds: float,
+    made: dict[str, Any],
+) -> RunResult:
     summary = {
         **dev_summary(records, task),
-        **train_summary(learner.evaluate(train), records, task),
-        "seconds": time.perf_counter() - started,
-        **provenance(learner.device, threads, learner.executor),
+        **train_summary(logits, records, task),
+        "seconds": seconds,
+        **made,
     }
     return RunResult(config, summary, history(records, task), gradients(records))
 
 
+def run_seeds(
+    configs: Sequence[RunConfig], threads: int = 1, device: torch.device | None = None
+) -> list[RunResult]:
+    """Run the seeds of one recipe at once and return their results, in order.
+
+    Each is what the seed's run alone would have given: equal to rounding without dropout, equal
+    in distribution with it. That pays for models too small to fill a GPU; memory is that of all
+    runs together. ``seconds`` is a run's share of the whole. What cannot be run at once (see
+    ``stabkit.together``) is run one after the other. Raises ConfigError where configurations
+    differ in more than their seeds, and what ``run`` raises.
+    """
+    check_one_recipe(configs)
+    configs, device = [pin(config) for config in configs], device or choose_device()
+    if not can_stack(configs[0]):
+        return [run(config, threads=threads, device=device) for config in configs]
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    task, train, dev = _texts(configs[0])
+    learner = stacked_learner(configs[0], len(task.labels), device, train, len(configs))
+    records = learner.fine_tune(configs, dev)
+    logits = learner.evaluate(train)
+    seconds = (time.perf_counter() - started) / len(configs)
+    made = provenance(device, threads, "together")
+    return [
+        _result(config, task, records[i], logits[i], seconds, made)
+        for i, config in enumerate(configs)
+    ]
+
+
 def trained_model(
     config: RunConfig,
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> PreTrainedModel:
@@ -252,12 +139,13 @@ def trained_model(
     executor or Mixout is left in it. Raises as ``run`` does.
     """
     config, device = pin(config), device or choose_device()
+    executor = executor or best_executor(device)
     made_by = f"{device.type}-{executor}-{threads}-{stabkit.__version__}-{torch.__version__}"
     name = f"{config.key}-{made_by}"
     weights = checkpoints.load(name)
     if weights is None:
         torch.set_num_threads(threads)
-        weights = _train(config, executor, device)[0].model.state_dict()
+        weights = dict(_train(config, executor, device).weights())
         try:
             checkpoints.keep(name, weights)
         except StoreError as problem:  # what is trained is worth more than the cache
@@ -271,7 +159,7 @@ def trained_model(
 def follow(
     config: RunConfig,
     watch: Callable[[int, Weights], None],
-    executor: ExecutorName = "fast",
+    executor: ExecutorName | None = None,
     threads: int = 1,
     device: torch.device | None = None,
 ) -> None:
@@ -289,12 +177,43 @@ def follow(
     _train(pin(config), executor, device or choose_device(), named)
 
 
+class _Done(NamedTuple):
+    """A run at its end: what was measured, and what may be asked of the model in training."""
+
+    executor: ExecutorName
+    task: Task
+    records: Records
+    training_logits: Callable[[], NDArray[np.float32]]
+    weights: Callable[[], Weights]
+
+
 def _train(
-    config: RunConfig, executor: ExecutorName, device: torch.device, watch: Watch = lambda *_: None
-) -> tuple[Learner, Records, Task, tuple[Encoded, Encoded]]:
+    config: RunConfig,
+    executor: ExecutorName | None,
+    device: torch.device,
+    watch: Watch = lambda *_: None,
+) -> _Done:
+    task, train, dev = _texts(config)
+    labels, executor = len(task.labels), executor or best_executor(device)
+    if executor == "together":
+        raise ConfigError(
+            "a run that was made together with others cannot be made again alone to the bit; name "
+            "another executor for a run that is equal in distribution"
+        )
+    if executor == "graph" and supported(config):
+        static = static_learner(config, labels, device, train)
+        (records,) = static.fine_tune([config], dev, watch)
+        return _Done("graph", task, records, lambda: static.evaluate(train)[0], static.weights)
+    learner = Learner.build(config, labels, device, executor)
+    records = fine_tune(learner, train, dev, watch)
+    return _Done(learner.executor, task, records, lambda: learner.evaluate(train), learner.weights)
+
+
+def _texts(config: RunConfig) -> tuple[Task, Encoded, Encoded]:
     task = task_of(config)
     if config.train_size is not None:
-        task = subset(task, config.train_size, config.subset_seed)
-    train, dev = (encode(config, split) for split in (task.train, task.dev))
-    learner = Learner.build(config, len(task.labels), device, executor)
-    return learner, fine_tune(learner, train, dev, watch), task, (train, dev)
+        task = _subset(task, config.train_size, config.subset_seed)
+    return task, encode(config, task.train), encode(config, task.dev)
+
+
+_subset = lru_cache(maxsize=8)(subset)  # the same object, so what is made for it is found again

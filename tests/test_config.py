@@ -65,7 +65,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "mixout": SHARES,
     "mixout_mask": st.sampled_from(["column", "element"]),
     "mixout_rescale_gradient": st.booleans(),
-    "precision": st.sampled_from(["fp32", "bf16"]),
+    "precision": st.sampled_from(["fp32", "tf32", "bf16", "fp16"]),
     "evals_per_epoch": st.integers(0, 10**9),
 }
 few = settings(max_examples=50)
@@ -247,7 +247,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"evals_per_epoch": -1}, "evals_per_epoch is -1; expected 0 or more"),
     ({"seed": -1}, r"seed is -1; expected a whole number from 0 to 2\*\*63 - 1"),
     ({"order_seed": 2**63}, r"order_seed is 9223372036854775808; expected a whole number from 0"),
-    ({"precision": "fp16"}, "precision is 'fp16'; expected one of fp32, bf16"),
+    ({"precision": "fp8"}, "precision is 'fp8'; expected one of fp32, tf32, bf16, fp16"),
     ({"pooler": "old"}, "pooler is 'old'; expected one of pretrained, new"),
     ({"eps_placement": None}, "eps_placement is None; expected Literal"),
     ({"segments": 1}, "segments is 1; expected bool"),

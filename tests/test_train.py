@@ -25,11 +25,12 @@ from stabkit.batches import encode, training_batches
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, DataError, ModelError
 from stabkit.geometry import Weights
+from stabkit.loop import _clip
 from stabkit.mixout import apply_mixout, plain_name
 from stabkit.models import build
 from stabkit.results import RunResult
 from stabkit.schedule import hidden_multiplier
-from stabkit.train import ExecutorName, Learner, _clip, follow, pin, task_of, trained_model
+from stabkit.train import ExecutorName, Learner, follow, pin, task_of, trained_model
 
 
 def same(one: RunResult, two: RunResult) -> bool:
