@@ -37,9 +37,9 @@ BASELINE = "Trainer, defaults (fp32, sdpa)"
 def _model_folder(folder: Path) -> None:
     """Save an organism of the shipped size; the time of a step does not depend on the weights."""
     from stabkit.mini.anatomy import PLANS
-    from stabkit.mini.pretrain import Training
+    from stabkit.mini.pretrain import start
 
-    Training.start(PLANS["mini-bert"]).ship(folder, "mini-bert")
+    start(PLANS["mini-bert"]).ship(folder, "An untrained organism.\n")
 
 
 def _stabkit(
