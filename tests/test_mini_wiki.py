@@ -6,23 +6,32 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import prose
 import pytest
 import torch
 from tokenizers import Tokenizer
 
+from stabkit import analyses, masking, mlm, models, results, train
 from stabkit.errors import DataError, ModelError
 from stabkit.mini import text, wiki
 from stabkit.mini.anatomy import build_model
+from stabkit.mini.card import text_card
 from stabkit.mini.loop import Machine, Training
 from stabkit.mini.wiki import TextPlan, text_plan
 from stabkit.mini.windows import BODY, LENGTH, Windows, count
+from stabkit.presets import preset
+from stabkit.selection import specimens
+from stabkit.shelf import Shelf
+from stabkit.sources import DATA_VARIABLE
 
+REAL = Path(os.environ.get(DATA_VARIABLE) or Path(__file__).parents[2] / "shared" / "data")
 CPU = torch.device("cpu")
 PIECES = 300
 PLAN = text_plan(tokens=24 * 4 * LENGTH, layers=2, hidden=32, batch_size=4, vocabulary=PIECES)
@@ -245,3 +254,78 @@ def test_the_command_makes_a_model_or_says_in_a_sentence_why_not(
     record = json.loads((tmp_path / "mini-toy" / "pretraining.json").read_text())
     words = [entry["words"] for entry in record["losses"]]
     assert words[-1] < words[0] < math.log(PIECES) + 1
+
+
+def test_from_text_to_a_layer_swap(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text, vocabulary, 30 steps, a shipped folder, fine-tuning, layer swap and surface."""
+    for name in ("EXAMPLES", "SIDE", "MOMENTS"):
+        monkeypatch.setattr(analyses, name, {"EXAMPLES": 16, "SIDE": 2, "MOMENTS": 2}[name])
+    monkeypatch.setattr(specimens, "__defaults__", (1,))
+    folder = tmp_path / "weights" / "mini-wiki"
+    training = begin(files, tmp_path)
+    training.run(tmp_path, every=12)
+    training.ship(folder, text_card(training, "mini-wiki", "Generated.", [files[0]]))
+    monkeypatch.setattr(models, "MINI_WEIGHTS", folder.parent)
+
+    data = tmp_path / "data"
+    pair = '{{"sentence1": "the dog sees .", "sentence2": "a cat .", "label": {}}}\n'
+    (data / "rte").mkdir(parents=True)
+    for part in ("train", "dev"):
+        lines = "".join(pair.format(i % 2) for i in range(24))
+        (data / "rte" / f"{part}.jsonl").write_text(lines)
+    prose.write(data / "wikitext-2-raw" / "test.txt", 1, seed=4)
+    monkeypatch.setenv("STABKIT_DATA", str(data))
+    base = preset("devlin", model="mini-wiki", task="rte", max_steps=3, batch_size=8)
+    found = [train.run(base.replace(seed=seed), device=CPU) for seed in (0, 1)]
+    table = pd.concat([results.frame(one.row()) for one in found], ignore_index=True)
+    table = table.assign(failed=[True, False], **dict.fromkeys(("constant", "flat_loss"), False))
+    shelf = Shelf(tmp_path / "runs")
+    analyses.layer_swaps(table, shelf)
+    swapped = shelf.table("layer-swaps")
+    assert len(swapped) == 2 * 2 * 3
+    end = swapped[swapped["embeddings"] & (swapped["k"] == 2)]["perplexity"].unique()
+    hidden = masking.wikitext("mini-wiki")
+    assert end == pytest.approx([mlm.perplexity(mlm.masked_lm("mini-wiki"), hidden)])
+    analyses.loss_surface(table, shelf)
+    assert len(shelf.table("loss-surfaces")) == 4
+
+
+def test_the_organism_s_text_is_not_for_a_model_of_real_text(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    training = begin(files, tmp_path)
+    training.ship(tmp_path / "mini-wiki", "")
+    with pytest.raises(ModelError, match="does not read the organism's language"):
+        masking.held_out_text(str(tmp_path / "mini-wiki"))
+
+
+@pytest.mark.slow
+def test_the_real_text_is_read(tmp_path: Path) -> None:
+    if not (REAL / "enwiki2015" / "dev.txt").is_file():
+        pytest.skip("the real files are not here")
+    paths = [REAL / "enwiki2015" / "dev.txt"]
+    tokenizer = text.train_vocabulary(paths, 4000)
+    tokens, _ = text.stream(paths, tokenizer, tmp_path)
+    assert int((tokens == 3).sum()) == 63  # articles
+    assert float((tokens == 1).mean()) < 0.001
+    assert (REAL / "enwiki2015" / "train.txt.xz").is_file()
+    assert next(text.paragraphs(REAL / "enwiki2015" / "train.txt.xz"))
+
+
+def test_a_model_that_is_not_there_yet_is_said_to_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MINI_WEIGHTS", Path("nowhere"))
+    with pytest.raises(
+        ModelError, match=r"mini-wiki is not shipped yet: python -m stabkit\.mini\.w"
+    ):
+        models.locate("mini-wiki")
+
+
+@pytest.mark.parametrize("folder", sorted(models.MINI_WEIGHTS.glob("mini-wiki*")))
+def test_the_shipped_model_is_the_one_that_its_card_tells_of(folder: Path) -> None:
+    record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert record["plan"]["phases"][-1]["layers"] == 24
+    assert f"| {record['losses'][-1]['step']} | {record['losses'][-1]['words']:.3f} |" in card
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 24e6

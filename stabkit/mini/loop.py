@@ -226,7 +226,8 @@ class Training:
 
     def ship(self, folder: Path, card: str) -> None:
         """Write the model: fp16 safetensors, tokenizer, log of losses, ``card`` as its README."""
-        half = build_model(self.plan, self.source.tokenizer.get_vocab_size())
+        depth = self.model.config.num_hidden_layers
+        half = build_model(self.plan, self.source.tokenizer.get_vocab_size(), depth)
         half.load_state_dict(self.model.state_dict())
         half.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
         PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]

@@ -60,7 +60,7 @@ class Windows:
         self.text, self.other = (torch.from_numpy(t).to(device) for t in (text[0], held_out[0]))
         self.hidden = round(plan.mask_rate * BODY)
         self.cls, self.sep, self.mask = map(SPECIALS.index, ("[CLS]", "[SEP]", "[MASK]"))
-        self.stop = tokenizer.token_to_id(".")
+        self.stop: int = tokenizer.token_to_id(".") or -1
         self._order = lru_cache(maxsize=1)(self._new_order)
 
     def _check(self, name: str, tokens: Tokens, rows: int) -> None:
@@ -113,7 +113,7 @@ class Windows:
         """Return how many words of each window its first segment has."""
         place = torch.arange(BODY, device=self.device)
         distance = (place + 1 - MIDDLE).abs()
-        stops = text[starts[:, None] + place] == self.stop
+        stops = torch.eq(text[starts[:, None] + place], self.stop)
         nearest, where = distance.expand_as(stops).masked_fill(~stops, BODY).min(1)
         return torch.where(nearest <= NEAR, where + 1, MIDDLE)
 
