@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stabkit import agreement, barriers, exhibits, mechanism, pages
+from stabkit import agreement, barriers, exhibits, mechanism, pages, tables
 from stabkit.findings import Finding
 from stabkit.paper import METHODS, TABLE_1, TASKS, paper_task
 from stabkit.presets import REAL_TEXT
@@ -25,6 +25,13 @@ REPORTS = {  # the paper's BERT-large on GLUE, where no number of its table says
     "Fig. 5": "correction helps, on RTE",
     "Fig. 7": "holds on RTE, MRPC and CoLA",
     "Fig. 13": "holds on RTE, MRPC and CoLA",
+}
+FIT = {
+    "misfit_rate": "do not fit, %",
+    "failure_rate": "failed on dev, %",
+    "train_loss": "training loss, % of entropy",
+    "train_accuracy": "training accuracy, %",
+    "score_last": "dev score, %",
 }
 CARRIES: dict[tuple[bool | None, bool | None], str] = {
     (True, True): "yes, holds in both",
@@ -133,6 +140,16 @@ def _place(key: tuple[str, str, str]) -> tuple[int, int, str]:
     order = ("Table 1", "Fig. 5", "Fig. 2c", "Fig. 2", "Fig. 7", "Fig. 13")
     tasks = (*TASKS, "qnli")
     return order.index(key[0]), tasks.index(key[1]) if key[1] in tasks else len(tasks), key[2]
+
+
+def fit(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return ``stabkit.tables.training_fit`` of runs of GLUE as text, by task, rate and recipe."""
+    named = runs.assign(recipe=runs["method"].fillna("Devlin, corrected"))
+    by = ["task", "learning_rate", "recipe"]
+    found = tables.training_fit(named, np.random.default_rng(0), by).sort_values(by)
+    shown = {name: [cell.percent() for cell in found[name]] for name in FIT}
+    rates = [f"{rate:g}" for rate in found["learning_rate"]]
+    return found.assign(learning_rate=rates, **shown).rename(columns=FIT)
 
 
 def verdict(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from published import publish
 
-from stabkit import three_sources
+from stabkit import pages, three_sources
 from stabkit.findings import Finding
 from stabkit.three_sources import COLUMNS, SOURCES, side_by_side, verdict
 
@@ -68,3 +68,6 @@ def test_with_all_runs_every_exhibit_has_both_models(
     assert (qnli["mini-bert"] == "no runs").all() and len(qnli) == 2
     assert isinstance(found, pd.DataFrame) and "come out alike" in verdict(found)
     assert {source.model for source in SOURCES} == {"mini-wiki", "mini-bert"}
+    shown = three_sources.fit(pages.runs("wiki-rates", "wiki-table1"))
+    assert set(shown["recipe"]) == {"Devlin", "Devlin, corrected", "Lee", "Ours"}
+    assert len(shown) == 4 * 3 * 2 + 3 * 2 and "do not fit, %" in shown
