@@ -107,7 +107,7 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
     import numpy as np
     import torch
 
-    from stabkit import train
+    from stabkit import loop, train
     from stabkit.batches import Encoded
     from stabkit.presets import preset
 
@@ -120,7 +120,7 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learner = train.Learner.build(config, 2, device, one.executor)  # type: ignore[arg-type]
     if not one.norms:
-        train._clip = _clip_only  # type: ignore[assignment]
+        loop._clip = _clip_only
     train.fine_tune(learner, data, few, clock)
 
 

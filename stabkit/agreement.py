@@ -75,10 +75,11 @@ def figure_5(table: pd.DataFrame) -> list[Finding]:
     """Judge the correction on each model, and whether RoBERTa needs it least."""
     only(table, "task", "epochs", "multiplier", "warmup")
     models = {str(name): runs for name, runs in table.groupby("model", sort=False)}
-    return [*(_corrected(*model) for model in models.items()), _least_for_roberta(models)]
+    return [*(corrected(*model) for model in models.items()), _least_for_roberta(models)]
 
 
-def _corrected(model: str, runs: pd.DataFrame) -> Finding:
+def corrected(model: str, runs: pd.DataFrame) -> Finding:
+    """Judge the correction on one model and task, at three rates."""
     head = f"Fig. 5, {model}", "fails less often with correction at every rate where a run fails"
     if reason := _unfinished(runs, ARMS, 6) or _harmless(runs):
         return Finding(*head, len(runs), reason)

@@ -59,7 +59,7 @@ def _each(table: pd.DataFrame, *by: str) -> Iterable[pd.DataFrame]:
     return [] if table.empty else [group for _, group in table.groupby(list(by), sort=False)]
 
 
-def _scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
+def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     """Judge the methods on each task on which all of them have all their runs."""
     runs = pages.runs(*studies)
     finished = [task for task in _each(runs, "task") if _complete(task)]
@@ -171,7 +171,7 @@ EXHIBITS = (
         "06_baseline",
         "fig-1-all-runs",
         TABLE_1,
-        lambda: _scores(*TABLE_1),
+        lambda: scores(*TABLE_1),
     ),
     Exhibit(
         "Fig. 2a, 2b",
@@ -270,6 +270,6 @@ EXHIBITS = (
         "07_appendix",
         "78-another-domain",
         ("table1-scitail",),
-        lambda: _scores("table1-scitail", exhibited=("scitail",)),
+        lambda: scores("table1-scitail", exhibited=("scitail",)),
     ),
 )

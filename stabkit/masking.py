@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from stabkit.errors import ConfigError, DataError, ModelError, nearest
 from stabkit.mini.anatomy import PLANS, SPECIALS
 from stabkit.mini.pretrain import HELD_OUT_SEED
 from stabkit.mini.rows import BLOCK, block
+from stabkit.presets import is_organism
 from stabkit.sources import DATA_VARIABLE
 
 MASK_RATE = 0.15  # Devlin et al. (2019), as is how the hidden tokens are shown
@@ -180,10 +182,12 @@ def held_out_text(
     organism's tokenizer, and as ``prepare`` does.
     """
     tokenizer = models.load_tokenizer(model)
-    if tokenizer.convert_ids_to_tokens(list(range(len(SPECIALS)))) != SPECIALS:
+    first = tokenizer.convert_ids_to_tokens(list(range(len(SPECIALS))))
+    if first != SPECIALS or isinstance(_bare(tokenizer).model, WordPiece):
         raise ModelError(
             f"{model} does not read the organism's language; expected a model with its tokenizer "
-            f"({', '.join(models.mini_models())}). For real text there is wikitext"
+            f"({', '.join(filter(is_organism, models.mini_models()))}). For real text there is "
+            "wikitext"
         )
     settings = AutoConfig.from_pretrained(models.locate(model))
     plan = next((plan for plan in PLANS.values() if plan.architecture == settings.model_type), None)

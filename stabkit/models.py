@@ -31,6 +31,7 @@ from transformers.utils.hub import cached_file
 from stabkit.config import RunConfig
 from stabkit.errors import ModelError, nearest
 from stabkit.files import Stamp, digest, stamp
+from stabkit.presets import REAL_TEXT
 
 MINI_WEIGHTS = Path(__file__).parent / "mini" / "weights"
 WEIGHT_FILES = (  # transformers loads the first that there is; an index names further files
@@ -68,8 +69,7 @@ def locate(model: str) -> str:
     """
     if model.startswith("mini-"):
         if not (MINI_WEIGHTS / model / "config.json").exists():
-            hint = nearest(model, mini_models())
-            raise ModelError(f"unknown shipped model {model!r}: {hint}")
+            raise ModelError(_not_shipped(model))
         return str(MINI_WEIGHTS / model)
     path = Path(model).expanduser()
     if path.is_dir() and not (path / "config.json").exists():
@@ -80,6 +80,12 @@ def locate(model: str) -> str:
     if not path.is_dir() and (path.is_absolute() or model.startswith((".", "~"))):
         raise ModelError(f"no folder {path}; expected a model folder or a hub id")
     return str(path) if path.is_dir() else model
+
+
+def _not_shipped(model: str) -> str:
+    if model == REAL_TEXT:
+        return f"{model} is not shipped yet: python -m stabkit.mini.wiki makes it of any text"
+    return f"unknown shipped model {model!r}: {nearest(model, mini_models())}"
 
 
 def digests(model: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from stabkit.errors import StabkitError
 from stabkit.figures.style import CSV_BUTTON
 from stabkit.paper import CLAIMS
 from stabkit.places import results_folder
+from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.studies import study
@@ -30,10 +31,10 @@ def published() -> Store:
     return Store(results_folder())
 
 
-def rate() -> float | None:
+def rate(pilot: str = "pilot-rte") -> float | None:
     """Return the mini models' "2e-5", None while the pilot it follows from is incomplete."""
     try:
-        return selection.reference_rate(published())
+        return selection.reference_rate(published(), pilot)
     except StabkitError:
         return None
 
@@ -53,9 +54,12 @@ def by_study(*studies: str) -> dict[str, pd.DataFrame]:
 
 
 def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
-    chosen, found = rate(), map(study, studies)
+    found = [study(name) for name in studies]
+    rates = {pilot: rate(pilot) for pilot in {one.pilot for one in found if one.needs_rate}}
     return {
-        one.name: one.build(chosen or 0.0) if chosen is not None or not one.needs_rate else []
+        one.name: one.build(rates.get(one.pilot) or 0.0)
+        if rates.get(one.pilot) is not None or not one.needs_rate
+        else []
         for one in found
     }
 
@@ -66,16 +70,18 @@ def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
     return found.assign(method=[report.method(run) for run in found.to_dict("records")])
 
 
-def shelf(kind: str, run: str = "run") -> pd.DataFrame:
+def shelf(kind: str, run: str = "run", real: bool = False) -> pd.DataFrame:
     """Return the published tables of an analysis of weights as one, empty where there are none.
 
-    ``model`` and ``task`` are those of the published run that the column ``run`` names.
+    ``model`` and ``task`` are those of the published run that the column ``run`` names: models of
+    the organism, or with ``real`` the others.
     """
     table = Shelf(results_folder(), base=results_folder()).table(kind)
     if table.empty:
         return table
     about = published().table().set_index("key")
-    return table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
+    table = table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
+    return table[table["model"].map(is_organism) != real].reset_index(drop=True)
 
 
 def status(*studies: str) -> Any:

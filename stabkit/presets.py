@@ -3,7 +3,7 @@
 Values are those of section 7.3 and of the authors' configuration files. What their code does
 without saying so (no segments, eps before the correction, first update 0, ...) is the default of
 ``RunConfig`` and can be switched field by field. One of these choices does not carry over to the
-model organism: trained with segments at a width of 64, it tells no sentence from the other without.
+mini models: trained with segments at a small width, they tell no sentence from the other without.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "classifier_dropout": 0.0,
     },
 }
-ORGANISM = "mini-"  # the shipped models; a rate of their own takes the place of 2e-5
+MINI = "mini-"  # the shipped models; a rate of their own takes the place of 2e-5
+REAL_TEXT = "mini-wiki"  # the one of them that has read real text (``stabkit.mini.wiki``)
 RECIPES: dict[str, dict[str, Any]] = {
     "devlin": {"epochs": 3, "bias_correction": False},
     "lee": {"epochs": 3, "bias_correction": False, "mixout": 0.9},
@@ -67,9 +68,14 @@ def family(model: str | Path) -> str:
     return next((known for known in ("roberta", "albert") if known in name), "bert")
 
 
+def is_mini(model: str | Path) -> bool:
+    """Say whether a name or folder is that of a model of this project."""
+    return Path(model).name.startswith(MINI)
+
+
 def is_organism(model: str | Path) -> bool:
-    """Say whether a name or folder is that of a mini model."""
-    return Path(model).name.startswith(ORGANISM)
+    """Say whether a name or folder is that of a mini model of the generated language."""
+    return is_mini(model) and not Path(model).name.startswith(REAL_TEXT)
 
 
 def preset(name: str, **options: Any) -> RunConfig:
@@ -83,7 +89,7 @@ def preset(name: str, **options: Any) -> RunConfig:
         options = {"epochs": None, **options}
     model = options.get("model", RunConfig().model)
     kind = family(model)
-    segments = is_organism(model) and kind != "roberta"
+    segments = is_mini(model) and kind != "roberta"
     return RunConfig().replace(
         **{"segments": segments, **FAMILIES[kind], **PRESETS[name], **options}
     )

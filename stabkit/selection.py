@@ -15,7 +15,7 @@ import pandas as pd
 from stabkit import studies
 from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import ConfigError, StabkitError
-from stabkit.presets import is_organism
+from stabkit.presets import is_mini
 from stabkit.store import Store
 from stabkit.tables import learned_nothing, only
 
@@ -51,22 +51,22 @@ def _undigested(config: RunConfig) -> RunConfig:
     return config.replace(**dict.fromkeys(DIGESTS, ""))
 
 
-def reference_rate(store: Store) -> float:
+def reference_rate(store: Store, pilot: str = "pilot-rte") -> float:
     """Return the learning rate that takes the place of the paper's 2e-5 in the mini models.
 
     Raises StabkitError when ``store`` lacks a run of the pilot study, from which it follows.
     """
-    pilot = studies.pilot()
-    runs = matching(store.table(), pilot)
-    if not runs.empty:
-        only(runs, *DIGESTS)  # runs of other weights or data are other runs
-    if missing := len(pilot) - len(runs):
+    asked = studies.study(pilot).build(0.0)
+    runs = matching(store.table(), asked)
+    for _, of_task in runs.groupby("task"):
+        only(of_task, *DIGESTS)  # runs of other weights or data are other runs
+    if missing := len(asked) - len(runs):
         raise StabkitError(
-            "the learning rate of the mini models follows from the study pilot-rte, and "
-            f"{missing} of its {len(pilot)} runs are not in {store.path}; do them, name the "
+            f"the learning rate of the mini models follows from the study {pilot}, and "
+            f"{missing} of its {len(asked)} runs are not in {store.path}; do them, name the "
             "folder of the published runs with --results, or choose a --learning-rate"
         )
-    return studies.reference_rate(runs)
+    return studies.RULES[pilot](runs)
 
 
 def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunConfig]:
@@ -76,18 +76,18 @@ def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunCo
     """
     study = studies.study(name)
     if rate is None and study.needs_rate:
-        rate = reference_rate(store)
+        rate = reference_rate(store, study.pilot)
     return study.build(rate or 0.0)
 
 
 def studied(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that belong to the grid of a study, whatever their learning rate.
 
-    The study of real text is one of any model that is not a mini one.
+    The study ``real`` is one of any model that is not a mini one.
     """
     grid = [config for study in studies.STUDIES.values() for config in study.build(1.0)]
     for model in runs["model"].unique():
-        if not is_organism(model):
+        if not is_mini(model):
             grid += studies.real(model, seeds=len(studies.REPORTED))
     known = {_undigested(config).replace(learning_rate=1.0) for config in grid}
     found = [

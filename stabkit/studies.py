@@ -18,11 +18,13 @@ from stabkit import tables
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, nearest
 from stabkit.mini.tasks import RECIPES
-from stabkit.presets import preset
+from stabkit.presets import REAL_TEXT, preset
 
 REPORTED = range(25)
 PILOT = range(1000, 1010)
 FRESH = range(2000, 2002)
+GLUE = ("rte", "mrpc", "cola", "qnli")
+FEW = {"qnli": 1000}  # training examples, where not all are used: QNLI has 104,743
 PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(5e-5, 1e-3, 7))
 METHODS = ("devlin", "lee", "ours")
 ARCHITECTURES = ("mini-bert", "mini-roberta", "mini-albert")
@@ -31,12 +33,16 @@ LOOKS = 3  # at the dev set, per epoch, about as many as in the released configu
 
 @dataclass(frozen=True)
 class Study:
-    """A named grid: what it is for and how its configurations follow from the reference rate."""
+    """A named grid: what it is for and how its configurations follow from the reference rate.
+
+    The rate follows from the runs of the study ``pilot``.
+    """
 
     name: str
     purpose: str
     build: Callable[[float], list[RunConfig]]
     needs_rate: bool = True
+    pilot: str = "pilot-rte"
 
 
 def grid(base: RunConfig, seeds: Iterable[int], **axes: Iterable[Any]) -> list[RunConfig]:
@@ -132,6 +138,24 @@ def real(model: str, tasks: Iterable[str] = ("rte", "mrpc"), seeds: int = 5) -> 
     return grid(base, REPORTED[:seeds], task=tasks, bias_correction=(True, False))
 
 
+def wiki_pilot() -> list[RunConfig]:
+    """Seven log-spaced rates on the four GLUE tasks, with correction, ten pilot seeds."""
+    axes = {"learning_rate": PILOT_RATES, "bias_correction": (True,)}
+    bases = [preset("devlin", model=REAL_TEXT, task=t, train_size=FEW.get(t)) for t in GLUE]
+    return [run for base in bases for run in grid(base, PILOT, **axes)]
+
+
+def wiki_rates(rate: float) -> list[RunConfig]:
+    """Fig. 5 on GLUE: half, one and one and a half times the rate, correction on and off."""
+    runs = [run for task in GLUE for run in ablation(rate, (3,), task, REAL_TEXT)]
+    return [run.replace(train_size=FEW.get(run.task)) for run in runs]
+
+
+def wiki_table_1(rate: float) -> list[RunConfig]:
+    """Fig. 1 and Table 1 on GLUE itself."""
+    return [run for task in GLUE[:3] for run in table_1(rate, task, REAL_TEXT)]
+
+
 def fresh(rate: float) -> list[RunConfig]:
     """What the book trains while it is built: Devlin, and Devlin with correction, on new seeds."""
     base = preset("devlin", learning_rate=rate)
@@ -161,8 +185,12 @@ STUDIES: dict[str, Study] = {
             Study(f"small-{name}", f"1,000 examples, {name}", partial(small_data, task=task))
             for name, task in (("cola", "mini-cola"), ("mrpc", "mini-mrpc"), ("qnli", "mini-qnli"))
         ),
+        Study("wiki-pilot", "real text: chooses the rate", lambda _: wiki_pilot(), False),
+        Study("wiki-rates", "real text: rates, correction", wiki_rates, pilot="wiki-pilot"),
+        Study("wiki-table1", "real text: Fig. 1, Table 1", wiki_table_1, pilot="wiki-pilot"),
     )
 }
+RULES = {"pilot-rte": reference_rate, "wiki-pilot": tables.fitting_rate}  # by which a rate follows
 
 
 def study(name: str) -> Study:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stabkit.errors import StabkitError
-from stabkit.stats import Floats, describe, wilson
+from stabkit.stats import Floats, bootstrap, describe, wilson
 
 SIGNS = {  # of failure; a run slightly above chance passes the first, the paper's verdict
     "failed": "accuracy at or below the majority class",
@@ -21,6 +21,7 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
     "flat_loss": "training loss at the label entropy",
     "diverged": "loss not finite",
 }
+UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set
 LAYER = re.compile(r"layers?\.(\d+)(?:\.(.+))?$")  # its number; what a matrix is called in it
 
 
@@ -125,6 +126,53 @@ def learning_rate_rule(curve: pd.DataFrame) -> float:
     if safe.empty:
         raise StabkitError("corrected runs fail at every learning rate tried; try smaller rates")
     return float(safe.max())
+
+
+def misfits(table: pd.DataFrame) -> pd.Series:
+    """Return for each run whether it failed to fit its training set, whatever its dev score."""
+    require(table, UNFITTED)
+    return table[list(UNFITTED)].astype(bool).any(axis=1)
+
+
+def fitting_rate(table: pd.DataFrame) -> float:
+    """Return the largest learning rate at which the fewest runs of ``table`` fail to fit.
+
+    Where every model learns something this is ``learning_rate_rule``; a small one on a hard task
+    may fail here and there at any rate. Raises StabkitError for unequal numbers of runs.
+    """
+    require(table, ("learning_rate", *UNFITTED))
+    rates = misfits(table).groupby(table["learning_rate"]).agg(["size", "sum"])
+    if rates["size"].nunique() > 1:
+        seen = ", ".join(f"{rate:g}: {runs}" for rate, runs in rates["size"].items())
+        raise StabkitError(f"unequal numbers of runs ({seen}); finish the pilot first")
+    return float(rates.index[rates["sum"] == rates["sum"].min()].max())
+
+
+def training_fit(
+    table: pd.DataFrame, rng: np.random.Generator, by: Sequence[str] = ("task", "method")
+) -> pd.DataFrame:
+    """Set the fit of the training set beside the dev set, one row per group: ``by``, runs, ...
+
+    Estimates: misfit_rate (``misfits``) and failure_rate (Wilson), and the means (bootstrap) of
+    train_loss (nats, in units of the label entropy; finite ones), train_accuracy, score_last.
+    """
+    require(table, (*by, "failed", "train_loss", "label_entropy", "train_accuracy", "score_last"))
+    rows = []
+    for names, runs in table.groupby(list(by), sort=False, dropna=False):
+        losses = runs["train_loss"] / runs["label_entropy"]
+        counts = {"misfit_rate": misfits(runs), "failure_rate": runs["failed"].astype(bool)}
+        means = {
+            "train_loss": losses[np.isfinite(losses)],
+            "train_accuracy": runs["train_accuracy"],
+            "score_last": runs["score_last"],
+        }
+        rows.append(
+            dict(zip(by, names, strict=True))
+            | {"runs": len(runs)}
+            | {name: wilson(int(which.sum()), len(runs)) for name, which in counts.items()}
+            | {name: bootstrap(values, np.mean, rng) for name, values in means.items()}
+        )
+    return pd.DataFrame(rows)
 
 
 def only(table: pd.DataFrame, *columns: str) -> None:

@@ -16,6 +16,8 @@ from stabkit import parquet, results, studies
 from stabkit.config import RunConfig
 from stabkit.mechanism import contrast
 from stabkit.mini.tasks import DEV_SIZE, RECIPES, splits
+from stabkit.paper import TASKS, paper_task
+from stabkit.presets import REAL_TEXT
 from stabkit.results import RunResult
 from stabkit.studies import PILOT_RATES, STUDIES
 
@@ -23,7 +25,11 @@ RATE = PILOT_RATES[3]
 MODEL = "models/minilm-l6"
 STEPS = 20
 MADE = {"executor": "fast", "version": "0.1.0", "torch": "2.13.0", "transformers": "5.24.0"}
-METRICS = {"mini-mrpc": "accuracy_f1", "mrpc": "accuracy_f1", "mini-cola": "mcc"}
+PLANES = [
+    *(("mini-bert", f"mini-{task}") for task in TASKS),
+    *((REAL_TEXT, task) for task in TASKS),
+]
+METRICS = {"mini-mrpc": "accuracy_f1", "mrpc": "accuracy_f1", "mini-cola": "mcc", "cola": "mcc"}
 
 
 def publish(folder: Path) -> Path:
@@ -65,26 +71,27 @@ def gradients(runs: pd.DataFrame) -> pa.Table:
 
 
 def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
-    """Return a plane for each task of Fig. 7; layer swaps and paths on the RTE-like one."""
+    """Return a plane for each task of Fig. 7, generated and real; layer swaps and paths on RTE."""
     made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01", **MADE}
     cell = (runs["mixout"] == 0) & (runs["multiplier"] == "none") & (runs["warmup"] == 0.1)
-    plain = runs[cell & (runs["epochs"] == 3) & (runs["model"] == "mini-bert")]
-    planes, swapped, ways = [], pd.DataFrame(), pd.DataFrame()
-    for task in ("mini-rte", "mini-mrpc", "mini-cola"):
+    plain = runs[cell & (runs["epochs"] == 3) & ~runs["seed"].isin(studies.PILOT)]
+    planes, swapped, ways = [], [], []
+    for model, task in PLANES:
         of_task = plain[(plain["task"] == task) & plain["train_size"].isna()]
-        found = contrast(of_task, each=1).groupby("kind").head(3)
+        found = contrast(of_task[of_task["model"] == model], each=1).groupby("kind").head(3)
         pair = found.groupby("kind")["key"].first()
         about = {"failed_run": pair["failed"], "successful_run": pair["successful"], "key": task}
         planes.append(plane().assign(**about, **made))
-        if task == "mini-rte":
-            ways = trajectories(pair["failed"], pair["successful"]).assign(key=task, **made)
+        if paper_task(task) == "rte":
+            way = trajectories(pair["failed"], pair["successful"])
+            ways.append(way.assign(key=task, **made))
             names = dict(enumerate(found["key"]))
             table = swaps().drop(columns="model").assign(**made)
-            swapped = table.assign(run=table["seed"].map(names), key=table["seed"].map(names))
+            swapped.append(table.assign(run=table["seed"].map(names), key=table["seed"].map(names)))
     return {
-        "layer-swaps": results.steps(swapped),
+        "layer-swaps": results.steps(pd.concat(swapped)),
         "loss-surfaces": results.steps(pd.concat(planes)),
-        "trajectories": results.steps(ways),
+        "trajectories": results.steps(pd.concat(ways)),
     }
 
 

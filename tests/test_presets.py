@@ -10,7 +10,7 @@ import pytest
 
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
-from stabkit.presets import RECIPES, family, preset
+from stabkit.presets import RECIPES, family, is_mini, is_organism, preset
 
 # BERT-large, RoBERTa-large, ALBERT-large-v2: the authors' configuration files.
 HYPERPARAMETERS: dict[str, tuple[Any, Any, Any]] = {
@@ -104,3 +104,10 @@ def test_a_damaged_config_file_is_named(tmp_path: Path, text: str) -> None:
 
 def test_every_recipe_is_a_valid_configuration() -> None:
     assert all(isinstance(preset(name), RunConfig) for name in RECIPES)
+
+
+def test_the_model_of_real_text_is_a_mini_model_and_no_organism() -> None:
+    assert is_mini("mini-wiki") and not is_organism("mini-wiki")
+    assert is_organism("mini-bert") and is_organism(Path("models/mini-bert-shallow"))
+    assert not is_mini("bert-large-uncased")
+    assert preset("devlin", model="mini-wiki").segments

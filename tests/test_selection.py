@@ -134,3 +134,15 @@ def test_seeds_are_a_range_as_in_python() -> None:
     for text in ("5:9", "3:3"):
         with pytest.raises(ConfigError, match="seeds 0 to 4 only"):
             selection.with_seeds(configs, text)
+
+
+def test_real_text_has_a_pilot_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StabkitError, match="follows from the study wiki-pilot, and 24 of its 24"):
+        selection.study_grid("wiki-rates", store)
+    for config in studies.wiki_pilot():
+        digests = {**fakes.DIGESTS, "data": config.task}
+        misfit = config.task == "rte" or config.learning_rate > 1e-4
+        store.put(fakes.judged(config.replace(**digests), flat_loss=misfit, failed=False))
+    assert {c.learning_rate for c in selection.study_grid("wiki-table1", store)} == {1e-4}
+    assert selection.reference_rate(store) == 2e-4
+    assert len(selection.studied(store.table())) == len(store.table())

@@ -18,9 +18,12 @@ from stabkit.tables import (
     describe_groups,
     failure_curve,
     failures,
+    fitting_rate,
     learning_rate_rule,
+    misfits,
     only,
     require,
+    training_fit,
 )
 
 scores = st.lists(st.floats(-1, 1), min_size=3, max_size=30)
@@ -233,3 +236,39 @@ def test_reported_numbers() -> None:
     assert ours.std == 2.4
     assert reported("mini-qnli", "Ours") is None
     assert all(row.median <= row.max for row in TABLE_1.values())
+
+
+def test_the_fitting_rate_is_the_largest_at_which_fewest_runs_do_not_fit() -> None:
+    counts = {1e-4: 3, 2e-4: 1, 4e-4: 1, 8e-4: 5}
+    rows = [
+        {"learning_rate": rate, "flat_loss": i < misfits - 1, "diverged": i == misfits - 1}
+        for rate, misfits in counts.items()
+        for i in range(5)
+    ]
+    table = pd.DataFrame(rows)
+    assert fitting_rate(table) == 4e-4
+    with pytest.raises(StabkitError, match=r"unequal numbers of runs .0.0001: 5, .* 0.0008: 4"):
+        fitting_rate(table.iloc[:-1])
+
+
+def test_training_fit_stands_beside_the_dev_score_with_intervals() -> None:
+    table = pd.DataFrame(
+        {
+            "task": ["rte"] * 4 + ["mrpc"] * 4,
+            "flat_loss": [True, False, False, False] + [False] * 4,
+            "diverged": [False, True, False, False] + [False] * 4,
+            "failed": [True, True, True, False] + [False] * 4,
+            "train_loss": [0.7, np.inf, 0.35, 0.35] + [0.14] * 4,
+            "label_entropy": 0.7,
+            "train_accuracy": [0.5, 0.5, 0.8, 0.8] + [0.9] * 4,
+            "score_last": [0.5, 0.5, 0.5, 0.7] + [0.8] * 4,
+        }
+    )
+    found = training_fit(table, np.random.default_rng(0), by=["task"]).set_index("task")
+    assert found["runs"].tolist() == [4, 4]
+    assert found["misfit_rate"]["rte"] == wilson(2, 4)
+    assert found["failure_rate"]["rte"] == wilson(3, 4)
+    assert found["train_loss"]["rte"].value == pytest.approx((1 + 0.5 + 0.5) / 3)
+    assert found["train_loss"]["mrpc"] == pytest.approx((0.2, 0.2, 0.2))
+    assert found["score_last"]["rte"].low < found["score_last"]["rte"].value == 0.55
+    assert misfits(table).tolist() == [True, True] + [False] * 6

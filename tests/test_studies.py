@@ -109,6 +109,31 @@ def test_real_runs_use_the_paper_s_rate() -> None:
     assert {config.model for config in runs} == {"somewhere/model"}
 
 
+def test_the_pilot_of_real_text_asks_the_four_tasks_on_pilot_seeds() -> None:
+    runs = studies.wiki_pilot()
+    assert {config.model for config in runs} == {"mini-wiki"}
+    assert Counter((c.task, c.train_size) for c in runs) == {
+        ("rte", None): 70,
+        ("mrpc", None): 70,
+        ("cola", None): 70,
+        ("qnli", 1000): 70,
+    }
+    assert {config.seed for config in runs} == set(PILOT)
+    assert all(config.bias_correction and config.segments for config in runs)
+
+
+def test_real_text_has_three_rates_with_and_without_correction_and_the_three_methods() -> None:
+    rates = studies.wiki_rates(RATE)
+    cells = Counter((c.task, c.learning_rate, c.bias_correction) for c in rates)
+    assert set(cells.values()) == {25} and len(cells) == 4 * 3 * 2
+    assert {c.train_size for c in rates if c.task == "qnli"} == {1000}
+    assert all(c.epochs == 3 and c.precision == "fp32" for c in rates)
+    methods = studies.wiki_table_1(RATE)
+    assert Counter(c.task for c in methods) == {"rte": 75, "mrpc": 75, "cola": 75}
+    plain = {c for c in methods if c.epochs == 3 and not c.mixout}
+    assert plain <= set(rates)  # Devlin is a cell of both
+
+
 def test_the_blind_rule_takes_the_largest_rate_at_which_every_corrected_run_learns() -> None:
     failing = {(1e-4, True): 0, (2e-4, True): 0, (4e-4, True): 1, (1e-4, False): 3}
     rows = [
@@ -132,6 +157,10 @@ def test_every_study_builds_runs_without_double_ones(name: str) -> None:
     pinned = [c.replace(weights=c.model, tokenizer="t" * 64, data=c.task) for c in runs]
     assert len({config.key for config in pinned}) == len(runs)
     assert found.needs_rate == (RATE in {config.learning_rate for config in runs})
+    assert found.pilot in studies.RULES and not study(found.pilot).needs_rate
+    assert {c.model for c in study(found.pilot).build(RATE)} & {c.model for c in runs} or (
+        found.pilot == "pilot-rte"
+    )
 
 
 def test_an_unknown_study_is_refused_with_the_nearest() -> None:

@@ -45,8 +45,38 @@ class Phase:
         return (self.start + share * (self.end - self.start)) * min(1.0, (step + 1) / 200)
 
 
+class Anatomy:
+    """What every plan says: a model's shape, and phases of training that deepen it."""
+
+    architecture: str
+    phases: tuple[Any, ...]  # each has layers, steps, dropout and the rate(step) of its own steps
+    hidden: int
+    heads: int
+    batch_size: int
+    mask_rate: float
+    seed: int
+
+    @property
+    def layers(self) -> int:
+        """Depth of the finished model."""
+        return int(self.phases[-1].layers)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase(self, step: int) -> tuple[Any, int]:
+        """Return the phase of a step and the step's number within it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], self.phases[-1].steps
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Anatomy):
     """How one model of the organism is made."""
 
     architecture: str
@@ -58,24 +88,6 @@ class Plan:
     mask_rate: float = 0.15
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"  # of the products; weights are always fp32
-
-    @property
-    def layers(self) -> int:
-        """Depth of the finished model."""
-        return self.phases[-1].layers
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of all phases."""
-        return sum(phase.steps for phase in self.phases)
-
-    def phase(self, step: int) -> tuple[Phase, int]:
-        """Return the phase of a step and the step's number within it."""
-        for phase in self.phases:
-            if step < phase.steps:
-                return phase, step
-            step -= phase.steps
-        return self.phases[-1], self.phases[-1].steps
 
 
 SHALLOW = (
@@ -120,7 +132,9 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build_model(plan: Plan, words: int, layers: int | None = None) -> transformers.PreTrainedModel:
+def build_model(
+    plan: Anatomy, words: int, layers: int | None = None
+) -> transformers.PreTrainedModel:
     """Return a new model, ``layers`` deep or as the plan ends, with its pre-training heads."""
     dropout = plan.phases[-1].dropout
     common: dict[str, Any] = {
@@ -173,7 +187,7 @@ def start_positions(model: nn.Module, scale: float) -> None:
             table[:, 0::2], table[:, 1::2] = scale * angles.sin(), scale * angles.cos()
 
 
-def parts(model: Any, plan: Plan) -> tuple[nn.Module, nn.Module, nn.Module | None]:
+def parts(model: Any, plan: Anatomy) -> tuple[nn.Module, nn.Module, nn.Module | None]:
     """Return the encoder, the masked-LM head and the sentence-level head (RoBERTa has none)."""
     if plan.architecture == "bert":
         return model.bert, model.cls.predictions, model.cls.seq_relationship
