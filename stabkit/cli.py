@@ -120,11 +120,15 @@ def run(
 @app.command()
 def study(
     name: options.StudyName,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
     seeds: options.Seeds = None,
     learning_rate: options.Rate = None,
     anew: options.Anew = False,
     dry_run: options.DryRun = False,
+    executor: options.Executor = "local",
+    address: options.Address = None,
+    cpus: options.Cpus = 1,
+    gpus: options.Gpus = 0,
     data_dir: options.DataFolder = None,
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
@@ -138,6 +142,8 @@ def study(
     - **stabkit study pilot-rte --processes 2**
 
     - **stabkit study table1-rte --seeds 0:5 --dry-run**
+
+    - **stabkit study table1-rte --executor ray --address head:6379 --gpus 0.25**
     """
     _say_where_data_lie(data_dir)
     from stabkit import report, selection
@@ -146,6 +152,7 @@ def study(
     grid = selection.study_grid(name, opened, learning_rate)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
+    from stabkit.cluster import RayCluster
     from stabkit.records import check_hardware
     from stabkit.store import Store
     from stabkit.sweep import sweep
@@ -156,9 +163,12 @@ def study(
     pending = runs.pending(configs)
     done = len(configs) - len(pending)
     print(f"{name}: {len(configs)} runs, {done} done, {len(pending)} to do", file=sys.stderr)
-    if not dry_run:
+    if dry_run:
+        return
+    launcher = RayCluster(address, processes, cpus, gpus) if executor == "ray" else None
+    if launcher is None or address is None:
         check_hardware(pending, runs.table(configs), choose_device())
-        print(report.summary(sweep(configs, runs, processes)))
+    print(report.summary(sweep(configs, runs, processes or 1, launcher=launcher)))
 
 
 @app.command()
