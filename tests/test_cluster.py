@@ -1,4 +1,4 @@
-"""Ray: a study on a cluster of two nodes, whose workers, nodes and driver are really killed."""
+"""Ray: a study on a cluster of two nodes, of which one does runs; workers are really killed."""
 
 from __future__ import annotations
 

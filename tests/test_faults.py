@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import clusters
 import pytest
 from faults import Study
 
@@ -20,19 +19,3 @@ def test_processes_of_one_machine(scheme: str, tmp_path: Path) -> None:
     study.survive({}, kills=3, seed=len(scheme))
     study.check(tmp_path / "calm")
     assert len(study.kills) == 3
-
-
-@pytest.mark.timeout(1200)
-def test_a_cluster_of_two_nodes(tmp_path: Path) -> None:
-    with clusters.two_nodes(tmp_path, cores=2) as cluster:
-
-        def node() -> None:
-            (victim,) = cluster.worker_nodes
-            clusters.kill(victim)
-            cluster.worker_nodes.clear()
-            cluster.add_node(num_cpus=2, wait=False)
-
-        study = Study(f"file://{tmp_path / 'store'}", 24, tmp_path / "log", cluster.address, 5)
-        study.survive({"node": node}, kills=3, seed=0)
-        study.check(tmp_path / "calm")
-    assert sorted(study.kills) == ["driver", "node", "worker"]
