@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stabkit.parquet import writing
+from stabkit.storage import writing
 
 CACHE = "STABKIT_CACHE"  # the environment variable that names another folder
 

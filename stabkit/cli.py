@@ -1,4 +1,4 @@
-"""The command ``stabkit``: train one configuration, run a study, read and publish what is stored.
+"""The command ``stabkit``: train, diagnose, run a study, read and publish what is stored.
 
 Every command imports what it needs when it runs, so that help comes at once and results are read
 without torch.
@@ -6,10 +6,8 @@ without torch.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,12 +16,10 @@ from stabkit import __version__, options, reading
 from stabkit.errors import StabkitError
 from stabkit.options import RUNS
 from stabkit.reading import open_store
+from stabkit.training import diagnose, run, say_where_data_lie
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from stabkit.config import RunConfig
-    from stabkit.store import Store
 
 app = typer.Typer(
     add_completion=False,
@@ -65,111 +61,22 @@ def _about(
     """
 
 
-@app.command()
-def run(
-    ctx: typer.Context,
-    preset: options.Preset = "ours",
-    model: options.Model = "mini-bert",
-    task: options.TaskName = "mini-rte",
-    seed: options.Seed = 0,
-    learning_rate: options.Rate = None,
-    bias_correction: options.BiasCorrection = None,
-    warmup: options.Warmup = None,
-    weight_decay: options.WeightDecay = None,
-    mixout: options.Mixout = None,
-    precision: options.Precision = None,
-    epochs: options.Epochs = None,
-    max_steps: options.MaxSteps = None,
-    train_size: options.TrainSize = None,
-    batch_size: options.BatchSize = None,
-    max_length: options.MaxLength = None,
-    dev_file: options.DevFile = None,
-    text_columns: options.TextColumns = None,
-    label_column: options.LabelColumn = None,
-    settings: options.Settings = None,
-    threads: options.Threads = 1,
-    data_dir: options.DataFolder = None,
-    store: options.StoreFolder = RUNS,
-    results: options.ResultsFolder = None,
-) -> None:
-    """Fine-tune one model on one task with one seed, and store what was measured.
-
-    Examples:
-
-    - **stabkit run --preset devlin --seed 1**: a mini model, without network, about a minute
-
-    - **stabkit run --task rte --data-dir glue --model bert-large-uncased**
-
-    - **stabkit run --task my.csv --text-columns title,body --label-column topic --model FOLDER**
-    """
-    _say_where_data_lie(data_dir)
-    from stabkit import report, train
-
-    runs = open_store(store, results)
-    config = train.pin(_configured(ctx, settings, runs))
-    _do(config, runs, threads)
-    print(report.outcome(runs.table([config]).iloc[0]))
-    print(f"  kept in {store}; stabkit show {config.key} tells all")
-
-
-@app.command()
-def diagnose(
-    ctx: typer.Context,
-    preset: options.Preset = "trainer",
-    model: options.Model = "mini-bert",
-    task: options.TaskName = "mini-rte",
-    seeds: options.HowManySeeds = 5,
-    learning_rate: options.Rate = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    dev_file: options.DevFile = None,
-    text_columns: options.TextColumns = None,
-    label_column: options.LabelColumn = None,
-    settings: options.Settings = None,
-    verdict_only: options.VerdictOnly = False,
-    anew: options.Anew = False,
-    processes: options.Processes = 1,
-    data_dir: options.DataFolder = None,
-    store: options.StoreFolder = RUNS,
-    results: options.ResultsFolder = None,
-) -> None:
-    """Train your recipe with a few seeds, tell what is wrong with it, and try the remedy.
-
-    If a run fails, the same seeds are trained again as the paper advises, and compared. Stop it at
-    any time; the same command goes on where it was.
-
-    Examples:
-
-    - **stabkit diagnose --preset devlin**: answers from the published runs
-
-    - **stabkit diagnose --model FOLDER --task my.csv --label-column topic --learning-rate 5e-5**
-    """
-    _say_where_data_lie(data_dir)
-    from stabkit import diagnosis
-    from stabkit.store import Store
-    from stabkit.studies import LOOKS
-
-    opened = open_store(store, results)
-    config = _configured(ctx, settings, opened, evals_per_epoch=LOOKS)
-    runs = Store(store) if anew else opened
-    trained = _seeds(config, seeds, runs, processes)
-    before = diagnosis.diagnose(trained)
-    print(diagnosis.text(diagnosis.blocks(before)))
-    if before.failures.failures and not verdict_only:
-        print("\nThe same seeds with the remedy:", file=sys.stderr)
-        after = diagnosis.diagnose(_seeds(before.remedied(), seeds, runs, processes, trained))
-        compared = {"With the remedy": diagnosis.comparison(before, after)}
-        print(f"\n{diagnosis.text(compared)}")
+app.command()(run)
+app.command()(diagnose)
 
 
 @app.command()
 def study(
     name: options.StudyName,
-    processes: options.Processes = 1,
+    processes: options.Processes = None,
     seeds: options.Seeds = None,
     learning_rate: options.Rate = None,
     anew: options.Anew = False,
     dry_run: options.DryRun = False,
+    executor: options.Executor = "local",
+    address: options.Address = None,
+    cpus: options.Cpus = 1,
+    gpus: options.Gpus = 0,
     data_dir: options.DataFolder = None,
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
@@ -183,14 +90,17 @@ def study(
     - **stabkit study pilot-rte --processes 2**
 
     - **stabkit study table1-rte --seeds 0:5 --dry-run**
+
+    - **stabkit study table1-rte --executor ray --address head:6379 --gpus 0.25**
     """
-    _say_where_data_lie(data_dir)
+    say_where_data_lie(data_dir)
     from stabkit import report, selection
 
     opened = open_store(store, results)
     grid = selection.study_grid(name, opened, learning_rate)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
+    from stabkit.cluster import RayCluster
     from stabkit.records import check_hardware
     from stabkit.store import Store
     from stabkit.sweep import sweep
@@ -201,9 +111,12 @@ def study(
     pending = runs.pending(configs)
     done = len(configs) - len(pending)
     print(f"{name}: {len(configs)} runs, {done} done, {len(pending)} to do", file=sys.stderr)
-    if not dry_run:
+    if dry_run:
+        return
+    launcher = RayCluster(address, processes, cpus, gpus) if executor == "ray" else None
+    if launcher is None or address is None:
         check_hardware(pending, runs.table(configs), choose_device())
-        print(report.summary(sweep(configs, runs, processes)))
+    print(report.summary(sweep(configs, runs, processes or 1, launcher=launcher)))
 
 
 @app.command()
@@ -222,7 +135,7 @@ def analyse(
 
     Example: **stabkit analyse layer-swap**
     """
-    _say_where_data_lie(data_dir)
+    say_where_data_lie(data_dir)
     opened = open_store(store, results)
     runs = opened.table(model=model, task=task)
     if runs.empty:
@@ -240,78 +153,13 @@ for _command in (reading.table, reading.show, reading.publish, reading.presets, 
     app.command()(_command)
 
 
-def _configured(
-    ctx: typer.Context, settings: list[str] | None, runs: Store, **defaults: object
-) -> RunConfig:
-    """Return the configuration that a command's options name; ``defaults`` give way to them."""
-    given = {name: ctx.params[name] for name in options.FIELDS.keys() & ctx.params.keys()}
-    fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
-    fields |= dict(map(options.setting, settings or []))
-    from stabkit import presets
-
-    config = presets.preset(ctx.params["preset"], **(defaults | fields))
-    if "learning_rate" not in fields and presets.is_organism(config.model):
-        from stabkit.selection import reference_rate
-
-        return config.replace(learning_rate=reference_rate(runs))
-    return config
-
-
-def _seeds(
-    config: RunConfig,
-    count: int,
-    runs: Store,
-    processes: int,
-    compared: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Do the runs of the seeds 0 to ``count`` - 1 that are not stored, and return all of them.
-
-    They must be of the hardware of the runs that they are ``compared`` with.
-    """
-    from stabkit.records import check_hardware
-    from stabkit.sweep import sweep
-    from stabkit.train import choose_device, pin, task_of
-
-    configs = [pin(config.replace(seed=seed)) for seed in range(count)]
-    pending, steps = runs.pending(configs), config.steps(len(task_of(config).train))
-    print(f"{count} runs of {steps} steps, {len(pending)} to do", file=sys.stderr)
-    for table in (runs.table(configs), compared):
-        if table is not None:
-            check_hardware(pending, table, choose_device())
-    return sweep(configs, runs, processes, progress=bool(pending))
-
-
 def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
     """Return the configurations whose mini model is shipped; say which are left out."""
     from stabkit.models import mini_models
-    from stabkit.presets import is_organism
+    from stabkit.presets import is_mini
 
-    absent = {c.model for c in grid if is_organism(c.model) and c.model not in mini_models()}
+    absent = {c.model for c in grid if is_mini(c.model) and c.model not in mini_models()}
     if absent:
         left = ", ".join(sorted(absent))
         print(f"left out, since their weights are not shipped: {left}", file=sys.stderr)
     return [config for config in grid if config.model not in absent]
-
-
-def _say_where_data_lie(folder: Path | None) -> None:
-    """Set the environment variable that tasks look at, here and in the processes of a sweep."""
-    if folder is not None:
-        os.environ["STABKIT_DATA"] = str(folder)
-
-
-def _do(config: RunConfig, runs: Store, threads: int) -> None:
-    """Do a run, unless it is stored; one that another process is at is waited for."""
-    from stabkit import train
-
-    length = f"epochs {config.epochs}" if config.epochs else f"steps {config.max_steps}"
-    print(
-        f"{config.model} on {config.task}: {length}, learning rate {config.learning_rate:g}",
-        file=sys.stderr,
-    )
-    try:
-        with runs.claim(config.key, wait=True):
-            if config.key not in runs:
-                runs.put(train.run(config, threads=threads))
-    except KeyboardInterrupt:
-        print("stopped: nothing of this run is kept; start the same again", file=sys.stderr)
-        raise

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from stabkit.errors import ConfigError, nearest
@@ -91,13 +92,12 @@ class RunConfig:
         for name in ("head_seed", "order_seed", "dropout_seed"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.seed)
-        for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), str(field.type))
-            object.__setattr__(self, field.name, value)
+        for name, kinds in _KINDS.items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), kinds))
         _check_ranges(self)
         _check_contradictions(self)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The run's name: 16 hexadecimal digits of the sha256 of all that decides its result."""
         if not (self.weights and self.tokenizer and self.data):
@@ -105,7 +105,7 @@ class RunConfig:
                 "this configuration has no digests of its weights, tokenizer and data yet; "
                 "call stabkit.train.pin(config) first"
             )
-        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in LOCATIONS}
+        content = {name: getattr(self, name) for name in _KINDS if name not in LOCATIONS}
         text = json.dumps(content, sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -138,6 +138,7 @@ class RunConfig:
         return math.ceil((self.train_size or train_examples) / self.batch_size)
 
 
+_KINDS = {field.name: str(field.type) for field in dataclasses.fields(RunConfig)}
 _POSITIVE = ("batch_size", "max_length", "learning_rate", "eps", "init_std")
 _OPTIONAL_POSITIVE = ("epochs", "max_steps", "train_size", "clip_norm")
 _SHARES = ("warmup", "mixout")

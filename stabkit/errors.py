@@ -26,6 +26,10 @@ class StoreError(StabkitError):
     """A store that cannot be read or written."""
 
 
+class UnreachableError(StoreError):
+    """A store that does not answer now, and may in a while."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return a hint that names the option closest to ``name``, or lists them all."""
     known = sorted(options)

@@ -12,8 +12,9 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 
 FIELDS = {field.name: str(field.type) for field in fields(RunConfig)}
-RUNS = Path("runs")  # one's own
+RUNS = "runs"  # one's own
 RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
+CLUSTER = "On a cluster"
 
 Preset: TypeAlias = Annotated[
     str, Option(help="Recipe to start from: devlin, lee, ours or trainer (see stabkit presets).")
@@ -95,7 +96,33 @@ Settings: TypeAlias = Annotated[
     ),
 ]
 Threads: TypeAlias = Annotated[int, Option(min=1, help="Threads of the processor.")]
-Processes: TypeAlias = Annotated[int, Option(min=1, help="Runs at a time, of one thread each.")]
+Processes: TypeAlias = Annotated[
+    int | None,
+    Option(
+        min=1,
+        help="Runs at a time, of one thread each.  [default: 1; with ray as many as there is room "
+        "for]",
+    ),
+]
+Executor: TypeAlias = Annotated[
+    Literal["local", "ray"],
+    Option(help="Processes of this machine, or a Ray cluster.", rich_help_panel=CLUSTER),
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    Option(
+        envvar="RAY_ADDRESS",
+        help="HOST:PORT of the cluster's head, or auto.  [default: one of this machine alone]",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Cpus: TypeAlias = Annotated[
+    float, Option(min=0, help="Cores that a run takes.", rich_help_panel=CLUSTER)
+]
+Gpus: TypeAlias = Annotated[
+    float,
+    Option(min=0, help="GPUs that a run takes, such as 0.25.", rich_help_panel=CLUSTER),
+]
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
 ]
@@ -141,8 +168,13 @@ DataFolder: TypeAlias = Annotated[
     ),
 ]
 StoreFolder: TypeAlias = Annotated[
-    Path,
-    Option("--store", envvar="STABKIT_STORE", help="Your own runs.", rich_help_panel=PLACES),
+    str,
+    Option(
+        "--store",
+        envvar="STABKIT_STORE",
+        help="Your own runs: a folder, or an object store such as s3://bucket/runs.",
+        rich_help_panel=PLACES,
+    ),
 ]
 ResultsFolder: TypeAlias = Annotated[
     Path | None,

@@ -77,11 +77,12 @@ def publish(
     Gradients are kept step by step for the runs that the book shows, for the others at some 40
     steps and by layer.
     """
+    from stabkit import storage
     from stabkit.selection import exhibited, studied
     from stabkit.shelf import Shelf
     from stabkit.store import Store
 
-    if not store.is_dir():
+    if isinstance(place := storage.place(store), Path) and not place.is_dir():
         raise StabkitError(f"no folder {store}; stabkit study makes one, --store names another")
     target = results or results_folder()
     opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
@@ -111,7 +112,7 @@ def studies() -> None:
         print(f"{study.name:<13} {len(study.build(1.0)):>4} runs  {study.purpose}")
 
 
-def open_store(store: Path, results: Path | None) -> Store:
+def open_store(store: str, results: Path | None) -> Store:
     """Return one's own runs in front of the published ones."""
     from stabkit.store import Store
 

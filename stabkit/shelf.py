@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from stabkit import parquet, results
+from stabkit import parquet, results, storage
 from stabkit.errors import StoreError
 from stabkit.parquet import DamagedError
+from stabkit.storage import Place
 
 
 class Shelf:
@@ -23,10 +24,10 @@ class Shelf:
     A damaged or foreign file raises StoreError, which says to remove it.
     """
 
-    def __init__(self, path: str | Path, base: str | Path | None = None) -> None:
-        """Open the shelf; its folder is made by the first write."""
-        self.path = Path(path)
-        self.base = None if base is None else Path(base)
+    def __init__(self, path: str | Place, base: str | Place | None = None) -> None:
+        """Open the shelf, a folder or an fsspec URL; its folder is made by the first write."""
+        self.path = storage.place(path)
+        self.base = None if base is None else storage.place(base)
 
     def keys(self, kind: str) -> set[str]:
         """Return the keys of all tables of a kind."""
@@ -55,7 +56,7 @@ class Shelf:
         Nothing that is published is lost: several may publish into one folder at a time.
         """
         kinds = sorted({path.parent.name for path in self.path.glob("*/*.parquet")} - OTHERS)
-        with parquet.lock(target / "compact.lock", wait=True):
+        with storage.lock(target / "compact.lock", wait=True):
             both = Shelf(self.path, base=target)
             for kind in kinds:
                 rows = results.steps(both.table(kind).sort_values("key", kind="stable"))
@@ -63,8 +64,8 @@ class Shelf:
         return kinds
 
     def _tables(self, kind: str) -> Iterator[pa.Table]:
-        files = sorted((self.path / kind).glob("[!.]*.parquet"))
-        if self.base is not None and (self.base / f"{kind}.parquet").exists():
+        files = storage.files(self.path / kind)
+        if self.base is not None and storage.exists(self.base / f"{kind}.parquet"):
             files.append(self.base / f"{kind}.parquet")
         for file in files:
             try:

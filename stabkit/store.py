@@ -3,7 +3,9 @@
 Layout: ``runs/<key>.parquet`` (one row), ``histories/<key>.parquet`` and
 ``gradients/<key>.parquet`` (one row per step). A compacted store has one file of each kind,
 with a ``key`` column. Files appear whole and a run's row comes last, so a run that is visible is
-finished, whenever its writer was killed.
+finished, whenever its writer was killed. The folder may be an object store's (s3://bucket/runs),
+where claims are leases (``stabkit.leases``); so they are in file:///folder, for a folder shared by
+machines whose file system has no locks.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stabkit import parquet, results
+from stabkit import parquet, results, storage
 from stabkit.config import RunConfig
 from stabkit.errors import StoreError, nearest
+from stabkit.leases import lease
 from stabkit.parquet import DamagedError
 from stabkit.results import RunResult
+from stabkit.storage import Place
 
 KINDS = ("gradients", "histories", "runs")  # in the order of writing: the row comes last
 NEEDS = {"gradients": ["key"], "histories": ["key"], "runs": results.NO_RUNS.column_names}
@@ -37,15 +41,22 @@ class Store:
     ``set-aside/``, and their runs are pending again; in ``base`` they raise StoreError.
     """
 
-    def __init__(self, path: str | Path, base: str | Path | None = None) -> None:
-        """Open the store; its folder is made by the first write."""
-        self.path = Path(path)
-        self.base = None if base is None else Path(base)
-        if self.base and not (self.base / "runs.parquet").exists():
+    def __init__(self, path: str | Place, base: str | Place | None = None) -> None:
+        """Open the store, a folder or an fsspec URL; its folder is made by the first write."""
+        self.path = storage.place(path)
+        self.base = None if base is None else storage.place(base)
+        self._leased = "://" in str(path)
+        if self.base and not storage.exists(self.base / "runs.parquet"):
             raise StoreError(
                 f"{self.base} is no compacted store: it has no runs.parquet; name a folder that "
                 "Store.compact wrote, or go without a base"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the folders such that they are found from another folder, too."""
+        names = {name: getattr(self, name) for name in ("path", "base")}
+        found = {n: p.absolute() if isinstance(p, Path) else p for n, p in names.items()}
+        return self.__dict__ | found
 
     def keys(self) -> set[str]:
         """Return the keys of all finished runs."""
@@ -54,8 +65,9 @@ class Store:
 
     def __contains__(self, key: str) -> bool:
         """Tell whether the run ``key`` is finished."""
+        only: dict[str, Any] = {"columns": ["key"], "filters": [("key", "==", key)]}
         return self._loose_run(key) is not None or any(
-            key in runs["key"].to_pylist() for runs in self._compacted("runs", columns=["key"])
+            runs.num_rows for runs in self._compacted("runs", **only)
         )
 
     def __len__(self) -> int:
@@ -86,12 +98,17 @@ class Store:
         Without: all runs by date. ``RunConfig.from_row`` gives a row's configuration back.
         Raises StoreError for an unknown column.
         """
-        runs = results.unique([*self._loose_runs(), *self._compacted("runs")])
-        if configs is None:
+        asked = None if configs is None else [*results.by_key(configs).values()]
+        only: dict[str, Any] = {}
+        if asked is not None:
+            keys = pa.array([config.key for config in asked], pa.string())
+            only["filters"] = pc.field("key").isin(keys)
+        runs = results.unique([*self._loose_runs(), *self._compacted("runs", **only)])
+        if asked is None:
             by = [(name, "ascending") for name in ("date", "key") if name in runs.column_names]
             frame = results.frame(runs.sort_by(by))
         else:
-            frame = results.frame(results.select(runs, configs))
+            frame = results.frame(results.select(runs, asked))
         for name, value in equals.items():
             if name not in frame:
                 raise StoreError(f"no column {name!r} in {self.path}: {nearest(name, frame)}")
@@ -112,7 +129,7 @@ class Store:
 
     def compact(
         self,
-        target: str | Path | None = None,
+        target: str | Place | None = None,
         gradients: Collection[str] | None = None,
         only: Collection[str] | None = None,
     ) -> None:
@@ -125,8 +142,8 @@ class Store:
         others keep about 40 log-spaced steps and a norm per layer. Raises StoreError rather than
         lose a run.
         """
-        home = self.path if target is None else Path(target)
-        with parquet.lock(home / "compact.lock", wait=True):
+        home = Store(self.path if target is None else target).path
+        with self._hold(home / "compact.lock", wait=True):
             loose = list(self._loose_runs())
             compacted = self._compacted("runs", with_base=target is not None)
             runs = results.unique([*loose, *compacted]).sort_by("key")
@@ -144,33 +161,50 @@ class Store:
 
     def clean(self) -> None:
         """Remove the temporary files of writers that were killed more than an hour ago."""
-        parquet.remove_stale(self.path)
+        storage.remove_stale(self.path)
 
     def claim(self, key: str, wait: bool = False) -> AbstractContextManager[bool]:
         """Hold the run ``key`` against other processes; the context tells whether it is ours.
 
-        A claim ends with its process, however that ends. With ``wait``, blocks until it is ours.
+        A claim ends with its process, however that ends; a lease soon after it. With ``wait``,
+        blocks until it is ours.
         """
-        return parquet.lock(self.path / "claims" / f"{key}.lock", wait)
+        return self._hold(self.path / "claims" / f"{key}.lock", wait)
 
-    def _loose(self, kind: str, key: str) -> Path:
+    def _hold(self, path: Place, wait: bool) -> AbstractContextManager[bool]:
+        if self._leased or not isinstance(path, Path):
+            return lease(path, wait)
+        return storage.lock(path, wait)
+
+    def _loose(self, kind: str, key: str) -> Place:
         return self.path / kind / f"{key}.parquet"
 
     def _loose_runs(self) -> Iterator[pa.Table]:
-        for path in sorted((self.path / "runs").glob("[!.]*.parquet")):
-            if (run := self._loose_run(path.stem)) is not None:
-                yield run
+        rows = storage.files(self.path / "runs")
+        if isinstance(self.path, Path):
+            found = (self._loose_run(row.stem) for row in rows)
+        else:  # a request takes its time: few of them, and many at once
+            contents = [*storage.fetch(rows)]
+            listed = {path for kind in KINDS for path in storage.files(self.path / kind)}
+            found = (self._loose_run(row.stem, content, listed) for row, content in contents)
+        yield from (run for run in found if run is not None)
 
-    def _loose_run(self, key: str) -> pa.Table | None:
+    def _loose_run(
+        self, key: str, content: bytes | None = None, listed: Collection[Place] = ()
+    ) -> pa.Table | None:
+        """Return a run's row if it is sound; with its ``content``, the rest need be listed only."""
         gradients, history, row = paths = [self._loose(kind, key) for kind in KINDS]
-        if not row.exists():
+        if content is None and not storage.exists(row):
             return None
         try:
-            run = parquet.read(row, NEEDS["runs"])
+            run = parquet.read(row, NEEDS["runs"], content)
             if run["key"].to_pylist() != [key]:
                 raise DamagedError(f"{row} holds another run than its name says")
-            parquet.check(gradients)
-            parquet.check(history)
+            for path in (gradients, history):
+                if content is None:
+                    parquet.check(path)
+                elif path not in listed:
+                    raise DamagedError(f"{path} is missing")
         except DamagedError as problem:
             self._set_aside(paths, problem)
             return None
@@ -180,7 +214,7 @@ class Store:
         """Yield the file of this kind here and in the base, where the three of them are sound."""
         for folder in (self.path, self.base) if with_base and self.base else (self.path,):
             paths = [folder / f"{name}.parquet" for name in KINDS]
-            if not paths[-1].exists():
+            if not storage.exists(paths[-1]):
                 continue
             try:
                 for path in paths:
@@ -193,7 +227,7 @@ class Store:
 
     def _steps(self, kind: str, key: str) -> pa.Table:
         path = self._loose(kind, key)
-        if path.exists():
+        if storage.exists(path):
             try:
                 return parquet.read(path)
             except DamagedError as problem:
@@ -222,21 +256,18 @@ class Store:
             )
 
     def _remove(self, keys: list[str]) -> None:
-        with parquet.writing(self.path):
-            for key in keys:
-                for kind in reversed(KINDS):  # the row first: it must not stand without the rest
-                    self._loose(kind, key).unlink(missing_ok=True)
+        for key in keys:
+            for kind in reversed(KINDS):  # the row first: it must not stand without the rest
+                storage.remove(self._loose(kind, key))
 
-    def _set_aside(self, paths: list[Path], problem: DamagedError) -> bool:
+    def _set_aside(self, paths: list[Place], problem: DamagedError) -> bool:
         """Move a run's files, row first; False if another process moved or compacted them."""
         folder = self.path / "set-aside"
         for path in reversed(paths):
             try:
-                with parquet.writing(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    path.replace(folder / f"{time.time_ns()}-{path.parent.name}-{path.name}")
+                storage.move(path, folder / f"{time.time_ns()}-{path.parent.name}-{path.name}")
             except StoreError:
-                if path.exists():
+                if storage.exists(path):
                     raise
                 if path == paths[-1]:
                     return False

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stabkit import parquet, results
+from stabkit import parquet, results, storage
 from stabkit.batches import Encoded, evaluation_batches
 from stabkit.errors import StabkitError, StoreError
 from stabkit.fast import FastExecutor, supports
@@ -178,7 +178,7 @@ def _stored(store: Store, file: str, columns: list[str]) -> dict[Point, Value]:
     """Return the values that the store and its base have."""
     found: dict[Point, Value] = {}
     for folder in (store.base, store.path):
-        if folder is None or not (folder / file).exists():
+        if folder is None or not storage.exists(folder / file):
             continue
         try:
             rows = parquet.read(folder / file, columns).select(columns).to_pydict()

@@ -1,4 +1,4 @@
-"""Run the pending configurations of a grid on one machine, on a store that several may share.
+"""Run the pending configurations of a grid on a store that several may share.
 
 Launching knows nothing of what a run is: a sweep takes any function from configuration to result.
 """
@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
 
 from stabkit.config import RunConfig
-from stabkit.errors import ConfigError, StabkitError, StoreError
+from stabkit.errors import ConfigError, StabkitError, StoreError, UnreachableError
 from stabkit.results import RunResult, by_key
 from stabkit.store import Store
-from stabkit.workers import Lost, StartError, spread
+from stabkit.workers import Launcher, Lost, StartError, in_turn, spread
 
+T = TypeVar("T")
 Run = Callable[[RunConfig], RunResult]
 State = Literal["started", "stored", "claimed", "raised", "refused", "lost"]
 Watch = Callable[[RunConfig, State], object]
 NAMED_PROBLEMS = 5  # lines in the message of a SweepError
+PAUSES = (1, 2, 4, 8, 16, 32, 60, 120, 240)  # seconds, while a store does not answer
 
 
 class SweepError(StabkitError):
@@ -66,14 +70,17 @@ def sweep(
     progress: bool = True,
     watch: Watch | None = None,
     stop: threading.Event | None = None,
+    launcher: Launcher | None = None,
 ) -> pd.DataFrame:
     """Do the runs of ``configs`` that ``store`` lacks; return the table of all, in their order.
 
     One process is this one. More than one are spawned, with one thread each, and ``run`` (default:
-    ``stabkit.train.run``) must be importable. A run that raises or loses its process does not stop
-    the others; a SweepError names all such runs at the end. A store that cannot be written stops
-    the sweep with a StoreError. However a sweep ends, finished runs are kept and the same call
-    goes on from there; sweeps that share a store share the work.
+    ``stabkit.train.run``) must be importable. A ``launcher`` takes their place, such as
+    ``stabkit.cluster.RayCluster``. A run that raises or loses its process does not stop the
+    others; a SweepError names all such runs at the end. A store that cannot be written stops the
+    sweep with a StoreError; one that does not answer is tried again for some minutes first.
+    However a sweep ends, finished runs are kept and the same call goes on from there; sweeps that
+    share a store share the work.
 
     ``watch`` is told, in this thread, what becomes of each run. Once ``stop`` is set, from another
     thread, the runs at work are ended and the table of the finished ones is returned. A process
@@ -83,9 +90,14 @@ def sweep(
         raise ConfigError(f"processes is {processes}; expected 1 or more")
     store.clean()
     grid = by_key(configs)
-    todo = deque(Task(config) for config in store.pending(grid.values()))
+    todo = deque(Task(config) for config in _patiently(lambda: store.pending(grid.values())))
     tell = watch or (lambda *_: None)
-    launched = _launch(todo, partial(_attempt, store, run), processes, tell, stop)
+
+    def started(task: Task) -> None:
+        tell(task.config, "claimed" if task.wait else "started")
+
+    launch = launcher or _on_this_machine(processes, stop)
+    launched = launch(todo, partial(_attempt, store, run), started, stop)
     bar = tqdm(total=len(grid), initial=len(grid) - len(todo), unit="run", disable=not progress)
     try:
         with bar:
@@ -101,7 +113,7 @@ def sweep(
         raise
     if problems:
         raise _error(problems, len(grid))
-    return store.table(grid.values())
+    return _patiently(lambda: store.table(grid.values()))
 
 
 def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
@@ -113,19 +125,10 @@ def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
     )
 
 
-def _launch(
-    todo: deque[Task],
-    attempt: Callable[[Task], Outcome],
-    processes: int,
-    tell: Watch,
-    stop: threading.Event | None,
-) -> Attempts:
-    def started(task: Task) -> None:
-        tell(task.config, "claimed" if task.wait else "started")
-
+def _on_this_machine(processes: int, stop: threading.Event | None) -> Launcher:
     if processes > 1 or stop is not None:
-        return spread(todo, attempt, processes, started, stop)
-    return _in_turn(todo, attempt, started)
+        return partial(spread, processes=processes)
+    return in_turn
 
 
 def _work_through(
@@ -137,7 +140,7 @@ def _work_through(
         for task, outcome in attempts:
             tell(task.config, "lost" if isinstance(outcome, Lost) else outcome.state)
             if isinstance(outcome, Lost):
-                problems[task.config] = f"its process was lost ({outcome.how})"
+                problems[task.config] = outcome.how
             elif outcome.state == "raised":
                 problems[task.config] = outcome.problem
             elif outcome.state == "claimed":
@@ -150,29 +153,32 @@ def _work_through(
     return problems
 
 
-def _in_turn(
-    todo: deque[Task], attempt: Callable[[Task], Outcome], started: Callable[[Task], None]
-) -> Attempts:
-    while todo:
-        task = todo.popleft()
-        started(task)
-        yield task, attempt(task)
-
-
 def _attempt(store: Store, run: Run | None, task: Task) -> Outcome:
     """Do one run, unless another process does it or has done it by now."""
     key = task.config.key
     try:
-        with store.claim(key, task.wait) as ours:
-            if not ours:
+        with ExitStack() as claim:
+            if not _patiently(lambda: claim.enter_context(store.claim(key, task.wait))):
                 return Outcome("claimed")
-            if key not in store:
-                store.put((run or _training())(task.config))
+            if not _patiently(lambda: key in store):
+                result = (run or _training())(task.config)
+                _patiently(lambda: store.put(result))
     except StoreError as error:
         return Outcome("refused", str(error))
     except Exception:
         return Outcome("raised", traceback.format_exc())
     return Outcome("stored")
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask a store, and ask it again for some minutes while it does not answer."""
+    for pause in PAUSES:
+        try:
+            return ask()
+        except UnreachableError as error:
+            warnings.warn(f"{error} (trying again in {pause} s)", stacklevel=2)
+            time.sleep(pause)
+    return ask()
 
 
 def _training() -> Run:

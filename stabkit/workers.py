@@ -1,6 +1,7 @@
-"""Processes that share a queue of tasks, of which any may be lost at any time.
+"""Launchers: this process, or several that share a queue of tasks, of which any may be lost.
 
 Unlike ``concurrent.futures``, losing one process costs one task, which is named, and no other.
+``stabkit.cluster`` has a launcher for many machines.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,29 +33,59 @@ SECONDS_TO_LOOK = 0.2  # between two looks at whether to stop
 
 @dataclass(frozen=True)
 class Lost:
-    """What became of a task whose process ended under it."""
+    """What became of a task whose process ended under it: "its process was killed"."""
 
     how: str
+
+
+class Launcher(Protocol):
+    """Does tasks, here or elsewhere.
+
+    Yields each task of ``todo`` with its result, or with Lost, as they come. ``work`` must be
+    importable and must not raise; tasks may be added to ``todo`` meanwhile. ``started`` is called,
+    here, with each task that is given to somebody. Closing the generator, or setting ``stop`` in
+    another thread, ends the tasks at work.
+    """
+
+    def __call__(
+        self,
+        todo: deque[T],
+        work: Callable[[T], R],
+        started: Callable[[T], None],
+        stop: threading.Event | None = None,
+    ) -> Generator[tuple[T, R | Lost], None, None]:
+        """Launch the tasks."""
 
 
 class StartError(RuntimeError):
     """A process that ended before it could take its first task."""
 
 
+def in_turn(
+    todo: deque[T],
+    work: Callable[[T], R],
+    started: Callable[[T], None],
+    stop: threading.Event | None = None,
+) -> Generator[tuple[T, R | Lost], None, None]:
+    """Launch in this process, which can be stopped between two tasks only."""
+    while todo and not (stop is not None and stop.is_set()):
+        task = todo.popleft()
+        started(task)
+        yield task, work(task)
+
+
 def spread(
     todo: deque[T],
     work: Callable[[T], R],
-    processes: int,
-    started: Callable[[T], None] | None = None,
+    started: Callable[[T], None],
     stop: threading.Event | None = None,
+    *,
+    processes: int,
 ) -> Generator[tuple[T, R | Lost], None, None]:
-    """Yield each task of ``todo`` with its result, as they come, from spawned processes.
+    """Launch in spawned processes of one thread each.
 
-    ``work`` must be importable and must not raise; tasks may be added to ``todo`` meanwhile.
-    ``started`` is called with each task that a process gets. Closing the generator, or setting
-    ``stop`` in another thread, ends busy processes at once and idle ones in SECONDS_TO_GO at
-    most; the death of this process ends all.
-    Raises StartError when a process cannot start.
+    At the end, busy processes are ended at once and idle ones in SECONDS_TO_GO at most; the death
+    of this process ends all. Raises StartError when a process cannot start.
     """
     workers: list[_Worker[T, R]] = []
     try:
@@ -62,8 +93,7 @@ def spread(
             for worker in workers:
                 if todo and worker.ready and not worker.busy:
                     worker.give(todo.popleft())
-                    if started is not None:
-                        started(worker.tasks[0])
+                    started(worker.tasks[0])
             wanted = min(processes, len(todo) + sum(worker.busy for worker in workers))
             workers += [_Worker(work) for _ in range(wanted - len(workers))]
             pipes = [worker.pipe for worker in workers]
@@ -127,7 +157,9 @@ class _Worker(Generic[T, R]):
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if not self.ready:
             raise StartError(f"a worker process ended with {how} before its first task")
-        return how
+        if code == -signal.SIGKILL:
+            return f"its process was killed ({how}), often for want of memory"
+        return f"its process ended with {how}"
 
 
 def _serve(pipe: connection.Connection, work: Callable[[T], R]) -> None:

@@ -30,7 +30,7 @@ PAGES = sorted((ROOT / "book").glob("*.md"))
 HTML = ROOT / "book" / "_build" / "html"
 NAMES = [page.stem for page in PAGES]
 PROSE = ("01_introduction", "02_related_work", "glossary", "references")
-WITHOUT_RUNS = (*PROSE, "03_background", "your_runs", "organism")
+WITHOUT_RUNS = (*PROSE, "03_background", "your_runs", "cluster", "organism")
 
 
 def prepare() -> ModuleType:

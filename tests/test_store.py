@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fakes
 import numpy as np
@@ -21,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
+from stabkit import config as config_module
 from stabkit import parquet
 from stabkit.config import RunConfig
 from stabkit.errors import StoreError
@@ -141,6 +143,42 @@ def test_pending_is_grid_minus_store_in_order(grid: list[RunConfig], data: st.Da
         assert store.pending([*grid, *grid]) == [c for i, c in enumerate(grid) if i not in done]
         assert len(store) == len(done)
         assert all((c.key in store) == (i in done) for i, c in enumerate(grid))
+
+
+def test_planning_hashes_each_configuration_once_and_reads_no_more_for_more_of_them(
+    three: tuple[Store, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = three
+    store.compact()
+    costs = []
+    for n in (20, 2000):
+        calls: list[str] = []
+        count_calls(monkeypatch, config_module.hashlib, "sha256", calls)
+        count_calls(monkeypatch, parquet, "read", calls)
+        grid = fakes.grid(n)
+        assert len(store.pending(grid)) == n - 3
+        assert len(store.pending(grid)) == n - 3
+        assert len(store.table(grid)) == 3
+        monkeypatch.undo()
+        costs.append((calls.count("sha256") / n, calls.count("read")))
+    assert costs == [(1, 3), (1, 3)]
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, calls: list[str]) -> None:
+    function = getattr(module, name)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        calls.append(name)
+        return function(*args, **options)
+
+    monkeypatch.setattr(module, name, counted)
+
+
+def test_no_configurations_have_an_empty_table(three: tuple[Store, list[str]]) -> None:
+    store, _ = three
+    for _ in range(2):
+        assert store.table([]).empty and not store.pending([])
+        store.compact()
 
 
 def test_an_empty_store_has_an_empty_table_with_the_columns_of_a_configuration(

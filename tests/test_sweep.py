@@ -144,7 +144,9 @@ def test_kill_9_of_a_worker_costs_its_run_alone(store: Store) -> None:
     grid = fakes.grid(6)
     with pytest.raises(SweepError, match="1 of 6") as caught:
         sweep(grid, store, processes=2, run=fakes.dying, progress=False)
-    assert caught.value.problems == {grid[1].key: "its process was lost (signal SIGKILL)"}
+    assert caught.value.problems == {
+        grid[1].key: "its process was killed (signal SIGKILL), often for want of memory"
+    }
     assert grid[1].key in str(caught.value)
     assert store.pending(grid) == [grid[1]]
 

@@ -33,7 +33,7 @@ from tokenizers import (
 from stabkit.errors import DataError, ModelError
 from stabkit.files import digest
 from stabkit.mini.anatomy import SPECIALS
-from stabkit.parquet import writing
+from stabkit.storage import writing
 
 LARGEST = 1 << 15  # vocabularies stay below, so that a token's two bytes may be read with a sign
 PARAGRAPHS = 4096  # tokenised at a time

@@ -71,7 +71,7 @@ def study_panel(
     from stabkit.widgets.panel import StudyPanel
 
     runs = open_store(
-        Path(store or os.environ.get("STABKIT_STORE") or RUNS),
+        str(store or os.environ.get("STABKIT_STORE") or RUNS),
         None if results is None else Path(results),
     )
     rates = learning_rates or _rates(model, runs)

@@ -68,11 +68,11 @@ def calibrate(
 
     Raises StabkitError when steps cannot be done.
     """
-    for config, found in spread(deque(paces), measure, 1, stop=stop):
+    for config, found in spread(deque(paces), measure, lambda _: None, stop, processes=1):
         if isinstance(found, Lost):
             raise StabkitError(
-                f"the process that measured was lost ({found.how}); choose a smaller model, "
-                "batch_size or max_length if memory ran out"
+                f"nothing was measured, since {found.how}; choose a smaller model, batch_size or "
+                "max_length if memory ran out"
             )
         if isinstance(found, str):
             raise StabkitError(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from stabkit.config import RunConfig
 from stabkit.figures.scores import verdicts
 from stabkit.figures.style import PALETTE, STYLE
+from stabkit.storage import Place
 from stabkit.tables import learned_nothing
 from stabkit.widgets.plan import Plan
 
@@ -109,7 +109,7 @@ def hint(sentence: str) -> str:
     return f'<p class="stabkit-hint">{escape(sentence)}</p>'
 
 
-def cost(plan: Plan, pending: list[RunConfig], takes: str, place: str, folder: Path) -> str:
+def cost(plan: Plan, pending: list[RunConfig], takes: str, place: str, folder: Place) -> str:
     """Return what a plan would cost: runs, those stored, steps, minutes, and where they go."""
     total = len(plan.configs)
     each = plural(max(len(cell.configs) for cell in plan.cells), "seed")

@@ -1,0 +1,115 @@
+"""Ray: a study on a cluster of two nodes, of which one does runs; workers are really killed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import clusters
+import fakes
+import pytest
+from pandas.testing import assert_frame_equal
+
+from stabkit import cluster as launchers
+from stabkit.cluster import ClusterError, RayCluster
+from stabkit.store import Store
+from stabkit.sweep import SweepError, sweep
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("ray")
+    with clusters.two_nodes(folder, 2) as cluster, RayCluster(cluster.address).connected():
+        yield cluster
+
+
+@pytest.fixture
+def on(nodes: Any) -> RayCluster:
+    return RayCluster(nodes.address)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def undisturbed(path: Path, n: int) -> Any:
+    store = Store(path)
+    for config in fakes.grid(n):
+        store.put(fakes.quick(config))
+    return store.table(fakes.grid(n)).drop(columns="threads")
+
+
+def test_a_study_on_two_nodes_gives_the_table_of_one_process(
+    store: Store, on: RayCluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+    table = sweep(
+        fakes.grid(8),
+        store,
+        run=fakes.quick,
+        progress=False,
+        watch=lambda config, state: seen.append(state),
+        launcher=on,
+    )
+    assert set(table.threads) == {"1"}
+    assert_frame_equal(table.drop(columns="threads"), undisturbed(tmp_path / "hand", 8))
+    assert sorted(seen) == ["started"] * 8 + ["stored"] * 8
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_kills_its_workers_is_named_and_the_others_go_on(
+    store: Store, on: RayCluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    grid = fakes.grid(4)
+    with pytest.raises(SweepError, match="1 of 4") as caught:
+        sweep(grid, store, run=fakes.dying, progress=False, launcher=on)
+    (problem,) = caught.value.problems.values()
+    assert problem == "its worker died each time, as one does that is killed for want of memory"
+    assert store.pending(grid) == [grid[1]]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_run_that_raises_is_named(store: Store, on: RayCluster) -> None:
+    with pytest.raises(SweepError, match="ZeroDivisionError: no such luck"):
+        sweep(fakes.grid(3), store, run=fakes.raising, progress=False, launcher=on)
+
+
+def test_a_stop_ends_the_runs_at_work(store: Store, on: RayCluster) -> None:
+    stop, grid = threading.Event(), fakes.grid(5)
+
+    def watch(config: Any, state: str) -> None:
+        if len(store) == 2:
+            stop.set()
+
+    timer = threading.Timer(PATIENCE, stop.set)
+    timer.start()
+    table = sweep(
+        grid, store, run=fakes.hanging, progress=False, stop=stop, launcher=on, watch=watch
+    )
+    timer.cancel()
+    assert list(table["seed"]) == [0, 1] and store.pending(grid) == grid[2:]
+
+
+def test_what_is_asked_of_a_cluster_in_vain_is_named(
+    on: RayCluster, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ClusterError, match=r"not installed here.*stabkit\[ray\]"):
+        sweep(fakes.grid(1), store, run=fakes.quick, progress=False, launcher=on)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("somewhere", "names no port; expected HOST:PORT"), ("127.0.0.1:1", "no Ray cluster answers")],
+)
+def test_an_address_that_does_not_answer_is_named(address: str, says: str) -> None:
+    with pytest.raises(ClusterError, match=says):
+        launchers._check_answer(address)

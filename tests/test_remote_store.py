@@ -1,0 +1,246 @@
+"""Stores behind a URL: the same promises as in a folder, over S3's own protocol and in memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import objects
+import pytest
+from pandas.testing import assert_frame_equal
+
+from stabkit import leases, storage
+from stabkit import sweep as sweeps
+from stabkit.errors import StoreError, UnreachableError
+from stabkit.shelf import Shelf
+from stabkit.store import Store
+from stabkit.sweep import sweep
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with objects.s3() as url:
+        yield url
+
+
+@pytest.fixture(params=["s3", "memory", "file"])
+def url(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> str:
+    name = uuid.uuid4().hex
+    if request.param == "file":
+        return f"file://{tmp_path / name}"
+    return f"{bucket if request.param == 's3' else 'memory:/'}/{name}"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass faster for leases and for those who wait for a store."""
+    for name, seconds in {"LAPSE": 2.0, "RENEW": 0.3, "LOOK": 0.1, "SETTLE": 0.2}.items():
+        monkeypatch.setattr(leases, name, seconds)
+    monkeypatch.setattr(sweeps, "PAUSES", (0.01,) * 5)
+
+
+def filled(url: str | Path, n: int = 3) -> Store:
+    store = Store(url)
+    for config in fakes.grid(n):
+        store.put(fakes.quick(config))
+    return store
+
+
+@pytest.mark.slow
+def test_what_is_put_comes_back_loose_and_compacted(url: str, tmp_path: Path) -> None:
+    grid, local, store = fakes.grid(5), filled(tmp_path / "local"), filled(url)
+    assert_frame_equal(Store(url).table(), local.table())
+    assert Store(url).pending(grid) == grid[3:] and len(store) == 3
+    for _ in range(2):
+        for config in grid[:3]:
+            assert config.key in store
+            assert_frame_equal(store.history(config.key), local.history(config.key))
+            assert_frame_equal(store.gradients(config.key), local.gradients(config.key))
+        assert grid[4].key not in store
+        store.compact()
+    assert not storage.files(store.path / "runs")
+    assert_frame_equal(Store(url).table(), local.table())
+
+
+def test_a_remote_store_is_in_front_of_a_base_and_is_published(url: str, tmp_path: Path) -> None:
+    filled(tmp_path / "other", 2).compact(tmp_path / "results")
+    store = Store(url, base=tmp_path / "results")
+    store.put(fakes.quick(fakes.grid(3)[2]))
+    assert store.pending(fakes.grid(4)) == fakes.grid(4)[3:]
+    store.compact(tmp_path / "results")
+    assert len(Store(tmp_path / "results")) == 3
+    assert len(Store(f"{url}/other", base=tmp_path / "results")) == 3
+
+
+@pytest.mark.parametrize("kind", ["runs", "gradients"])
+def test_a_damaged_run_is_named_set_aside_and_done_again(url: str, kind: str) -> None:
+    store, grid = filled(url), fakes.grid(3)
+    before, bad = store.table(), store.path / kind / f"{grid[1].key}.parquet"
+    storage.save(bad, b"no parquet") if kind == "runs" else storage.remove(bad)
+    with pytest.warns(UserWarning, match="damaged or no parquet|is missing") as caught:
+        assert store.pending(grid) == [grid[1]]
+    assert str(bad) in str(caught[0].message) and "set-aside" in str(caught[0].message)
+    assert any(grid[1].key in path.name for path in storage.files(store.path / "set-aside"))
+    store.put(fakes.quick(grid[1]))
+    assert_frame_equal(store.table(), before)
+
+
+def test_a_lease_holds_is_renewed_and_lapses_without_its_holder(url: str) -> None:
+    mine, theirs = Store(url), Store(url)
+    with mine.claim("k") as ours:
+        assert ours
+        time.sleep(leases.LAPSE + 1)  # it is renewed
+        with theirs.claim("k") as second, theirs.claim("other") as other:
+            assert other and not second
+        threading.Timer(0.5, storage.remove, [mine.path / "claims" / "k.lock"]).start()
+        with theirs.claim("k", wait=True) as third:
+            assert third
+    storage.save(mine.path / "claims" / "k.lock", b"dead 7")
+    began = time.monotonic()
+    with theirs.claim("k", wait=True) as fourth:
+        assert fourth and time.monotonic() - began > leases.LAPSE
+    with mine.claim("k") as fifth:
+        assert fifth
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_store_share_the_work_and_outlive_a_dead_one(url: str) -> None:
+    grid, done = fakes.grid(8), []
+    storage.create(Store(url).path / "claims" / f"{grid[3].key}.lock", b"dead 0")
+
+    def slow(config: Any) -> Any:
+        done.append(config.seed)
+        time.sleep(0.05)
+        return fakes.quick(config)
+
+    def drive() -> None:
+        sweep(grid, Store(url), run=slow, progress=False)
+
+    other = threading.Thread(target=drive)
+    other.start()
+    drive()
+    other.join()
+    assert sorted(done) == list(range(8))
+    assert Store(url).table(grid)["seed"].tolist() == list(range(8))
+
+
+@pytest.mark.slow
+def test_spawned_workers_write_to_s3(bucket: str) -> None:
+    store = Store(f"{bucket}/{uuid.uuid4().hex}")
+    assert len(sweep(fakes.grid(3), store, 2, fakes.quick, progress=False)) == 3
+
+
+def test_a_store_in_another_folder_is_found_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled("runs", 1)
+    shipped = pickle.dumps(Store("runs"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(pickle.loads(shipped)) == 1
+
+
+def test_analyses_are_kept_beside_remote_runs(url: str, tmp_path: Path) -> None:
+    shelf, table = Shelf(url), fakes.quick(fakes.grid(1)[0]).history
+    shelf.put("swaps", "k", table)
+    assert Shelf(url).keys("swaps") == {"k"}
+    assert shelf.publish(tmp_path / "results") == ["swaps"]
+    assert len(Shelf(tmp_path, base=tmp_path / "results").table("swaps")) == len(table)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, times: int, error: Exception) -> list[int]:
+    """Let the next writes of rows fail."""
+    left, save = [0] * times, storage.save
+
+    def refuse(path: Any, content: Any) -> None:
+        with storage.writing(path):
+            if left and path.parent.name == "runs":
+                left.pop()
+                raise error
+        save(path, content)
+
+    monkeypatch.setattr(storage, "save", refuse)
+    return left
+
+
+class EndpointConnectionError(Exception):
+    """As botocore names it."""
+
+
+@pytest.mark.parametrize(
+    "error", [EndpointConnectionError("no route"), OSError(errno.ESTALE, "stale")]
+)
+def test_a_store_that_does_not_answer_for_a_while_costs_no_run(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    store = Store(f"{bucket}/{uuid.uuid4().hex}")
+    done: list[int] = []
+
+    def note(config: Any) -> Any:
+        done.append(config.seed)
+        return fakes.quick(config)
+
+    left = failing(monkeypatch, 4, error)
+    with pytest.warns(UserWarning, match=r"can be reached.*trying again in"):
+        sweep(
+            fakes.grid(3),
+            store,
+            run=lambda c: done.append(c.seed) or fakes.quick(c),
+            progress=False,
+        )
+    assert done == [0, 1, 2] and not left and len(store) == 3
+
+
+def test_a_store_that_does_not_come_back_ends_the_sweep_and_keeps_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = filled(tmp_path / "store", 1)
+    failing(monkeypatch, 100, OSError(errno.EIO, "broken"))
+    with pytest.warns(UserWarning), pytest.raises(StoreError, match="finished runs are kept"):
+        sweep(fakes.grid(3), store, run=fakes.quick, progress=False)
+    assert len(store) == 1
+
+
+def test_a_full_disk_ends_the_sweep_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = filled(tmp_path / "store", 1)
+    failing(monkeypatch, 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(StoreError, match=r"No space.*free some space"):
+        sweep(fakes.grid(3), store, run=fakes.quick, progress=False)
+    assert len(sweep(fakes.grid(3), store, run=fakes.quick, progress=False)) == 3
+
+
+def test_what_is_wrong_with_a_remote_store_is_named(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError, match=r"no-such-bucket.* is not there; make the bucket"):
+        Store("s3://no-such-bucket/runs").put(fakes.quick(fakes.grid(1)[0]))
+    with pytest.raises(StoreError, match="cannot open nonsense://x: Unsupported"):
+        Store("nonsense://x")
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(StoreError, match=r"no driver for s3://b/runs .*stabkit\[s3\]"):
+        Store("s3://b/runs")
+
+
+def test_nobody_at_the_address_is_unreachable(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(UnreachableError, match="make sure that the store can be reached"):
+        Store("s3://bucket/runs").keys()
+    s3fs.S3FileSystem.clear_instance_cache()
