@@ -3,7 +3,8 @@
 ``python benchmarks/step.py`` trains the same model on the same batches in turn, each contestant in
 a process of its own, in several rounds, and prints medians and ratios:
 
-- this package's loop, by every executor that the device has;
+- this package's loop, by every executor that the device has (of several seeds at
+  once, a step is one seed's share);
 - Hugging Face's Trainer at its defaults (fp32, sdpa, dynamic padding) and at its best (each of its
   settings that may help here is tried; the fastest is the peer);
 - the paper's recipe: fp32, every text padded to 128, an optimizer that is not fused;
@@ -47,6 +48,7 @@ class Contestant:
     fused: bool = False
     compiled: bool = False
     padded: bool = False
+    seeds: int = 1  # trained at once
 
 
 TRAINERS = {
@@ -63,8 +65,14 @@ TRAINERS = {
 PAPER = "the paper's recipe: fp32, padded to 128"
 
 
-def contestants(gpu: bool, bf16: bool) -> dict[str, Contestant]:
-    """Return who runs on such a device; ``bf16`` says whether it has such products."""
+TOGETHER = f"stabkit, {SEEDS} seeds at once, fp32"
+
+
+def contestants(gpu: bool, bf16: bool, small: bool) -> dict[str, Contestant]:
+    """Return who runs on such a device; ``bf16`` says whether it has such products.
+
+    Several seeds at once are for ``small`` models, which fill no GPU.
+    """
     executor = "graph" if gpu else "fast"
     ours = {
         f"stabkit, {executor}, bf16": Contestant("stabkit", "bf16", executor),
@@ -73,6 +81,7 @@ def contestants(gpu: bool, bf16: bool) -> dict[str, Contestant]:
             "stabkit", executor=executor, norms=False
         ),
         "stabkit, plain, fp32": Contestant("stabkit"),
+        TOGETHER: Contestant("stabkit", executor="together", seeds=SEEDS),
     }
     paper = {PAPER: Contestant("trainer", attention="eager", padded=True)}
     return {
@@ -80,6 +89,7 @@ def contestants(gpu: bool, bf16: bool) -> dict[str, Contestant]:
         for name, one in (ours | TRAINERS | paper).items()
         if (bf16 or one.precision == "fp32")
         and (gpu or not one.compiled)
+        and ((gpu and small) or one.seeds == 1)
         and not (gpu and not one.norms)  # inside the graph they cannot be left out
     }
 
@@ -110,6 +120,8 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
     from stabkit import loop, train
     from stabkit.batches import Encoded
     from stabkit.presets import preset
+    from stabkit.static import static_learner
+    from stabkit.together import stacked_learner
 
     ids, lengths = work.rows(clock.steps)
     labels = np.random.default_rng(2).integers(0, 2, len(ids))
@@ -118,10 +130,16 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
     config = preset("devlin", model=folder, task="mini-rte", max_steps=clock.steps)
     config = config.replace(precision=one.precision, evals_per_epoch=0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = train.Learner.build(config, 2, device, one.executor)  # type: ignore[arg-type]
-    if not one.norms:
-        loop._clip = _clip_only
-    train.fine_tune(learner, data, few, clock)
+    configs = [config.replace(seed=seed) for seed in range(one.seeds)]
+    if one.executor == "graph":
+        static_learner(config, 2, device, data).fine_tune(configs, few, clock)
+    elif one.executor == "together":
+        stacked_learner(config, 2, device, data, one.seeds).fine_tune(configs, few, clock)
+    else:
+        if not one.norms:
+            loop._clip = _clip_only
+        learner = train.Learner.build(config, 2, device, one.executor)  # type: ignore[arg-type]
+        train.fine_tune(learner, data, few, clock)
 
 
 def _clip_only(parameters: Any, limit: float | None) -> Any:
@@ -206,7 +224,7 @@ def _one(one: Contestant, folder: str, work: Workload, steps: int) -> dict[str, 
     loops: dict[str, Callable[..., None]] = {"stabkit": _stabkit, "trainer": _trainer}
     clock = Clock(steps)
     loops[one.loop](one, folder, work, clock)
-    return {"seconds": clock.seconds, "peak": _peak()}
+    return {"seconds": clock.seconds / one.seeds, "peak": _peak()}
 
 
 def _floor(precision: str, folder: str, work: Workload, steps: int) -> dict[str, float]:
@@ -259,7 +277,7 @@ def _child(part: str, folder: str, name: str, steps: int) -> dict[str, Any]:
 
 def measure(name: str, steps: int, rounds: int, device: dict[str, Any]) -> list[str]:
     """Measure one workload and return its table as lines of markdown."""
-    names = list(contestants(device["gpu"], device["bf16"]))
+    names = list(contestants(device["gpu"], device["bf16"], name.startswith("mini")))
     floors = ["floor, fp32", "floor, bf16"] if device["bf16"] else ["floor, fp32"]
     found: dict[str, list[dict[str, float]]] = {part: [] for part in [*names, *floors]}
     with tempfile.TemporaryDirectory() as folder:
@@ -326,7 +344,7 @@ def _part(options: argparse.Namespace) -> dict[str, Any]:
     work = WORKLOADS[options.workload[0]]
     if options.part.startswith("floor"):
         return _floor(options.part[-4:], options.folder, work, options.steps)
-    one = {**contestants(True, True), **contestants(False, True)}[options.part]
+    one = {**contestants(True, True, True), **contestants(False, True, True)}[options.part]
     return _one(one, options.folder, work, options.steps)
 
 

@@ -61,7 +61,8 @@ Mixout: TypeAlias = Annotated[
     Option(help="Share of weights mixed out, 0 to 1; 0 is none.", rich_help_panel=RECIPE),
 ]
 Precision: TypeAlias = Annotated[
-    Literal["fp32", "bf16"] | None, Option(help="Of the arithmetic.", rich_help_panel=RECIPE)
+    Literal["fp32", "tf32", "bf16", "fp16"] | None,
+    Option(help="Of the arithmetic; fp16 scales its loss.", rich_help_panel=RECIPE),
 ]
 Epochs: TypeAlias = Annotated[
     int | None, Option(help="Passes over the training set.", rich_help_panel=LENGTH)

@@ -60,10 +60,10 @@ def run(
     - **stabkit run --task my.csv --text-columns title,body --label-column topic --model FOLDER**
     """
     say_where_data_lie(data_dir)
-    from stabkit import report, train
+    from stabkit import report
 
     runs = open_store(store, results)
-    config = train.pin(_configured(ctx, settings, runs))
+    config = _configured(ctx, settings, runs)
     _do(config, runs, threads)
     print(report.outcome(runs.table([config]).iloc[0]))
     print(f"  kept in {store}; stabkit show {config.key} tells all")
@@ -127,13 +127,13 @@ def say_where_data_lie(folder: Path | None) -> None:
 def _configured(
     ctx: typer.Context, settings: list[str] | None, runs: Store, **defaults: object
 ) -> RunConfig:
-    """Return the configuration that a command's options name; ``defaults`` give way to them."""
+    """Return the pinned configuration that options name; ``defaults`` give way to them."""
     given = {name: ctx.params[name] for name in options.FIELDS.keys() & ctx.params.keys()}
     fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
     fields |= dict(map(options.setting, settings or []))
-    from stabkit import presets
+    from stabkit import presets, train
 
-    config = presets.preset(ctx.params["preset"], **(defaults | fields))
+    config = train.pin(presets.preset(ctx.params["preset"], **(defaults | fields)))
     if "learning_rate" in fields or not presets.is_mini(config.model):
         return config
     from stabkit.selection import reference_rate

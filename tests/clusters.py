@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, for the tests and for benchmarks/faults.py."""
+"""A Ray cluster of two nodes on this machine, for the tests and for benchmarks/survival.py."""
 
 from __future__ import annotations
 

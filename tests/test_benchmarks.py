@@ -93,14 +93,24 @@ def test_ratios_are_taken_round_by_round() -> None:
 @pytest.mark.parametrize("gpu", [False, True])
 def test_no_one_is_timed_in_a_precision_that_the_device_lacks(gpu: bool) -> None:
     step = load("step")
-    assert all(one.precision == "fp32" for one in step.contestants(gpu, bf16=False).values())
-    assert any(one.precision == "bf16" for one in step.contestants(gpu, bf16=True).values())
-    compiled = [one for one in step.contestants(gpu, bf16=True).values() if one.compiled]
+    assert all(
+        one.precision == "fp32" for one in step.contestants(gpu, bf16=False, small=True).values()
+    )
+    assert any(
+        one.precision == "bf16" for one in step.contestants(gpu, bf16=True, small=True).values()
+    )
+    compiled = [
+        one for one in step.contestants(gpu, bf16=True, small=True).values() if one.compiled
+    ]
     assert bool(compiled) == gpu
+    assert (step.TOGETHER in step.contestants(gpu, bf16=True, small=True)) == gpu
+    assert step.TOGETHER not in step.contestants(gpu, bf16=True, small=False)
 
 
-@pytest.mark.parametrize("executor", ["fast", "plain"])
-def test_the_loop_that_is_timed_runs(executor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("executor", "seeds"), [("fast", 1), ("plain", 1), ("graph", 1), ("together", 2)]
+)
+def test_the_loop_that_is_timed_runs(executor: str, seeds: int, tmp_path: Path) -> None:
     step, workloads = load("step"), load("workloads")
     mini = workloads.WORKLOADS["mini, mini-RTE"]
 
@@ -111,5 +121,6 @@ def test_the_loop_that_is_timed_runs(executor: str, tmp_path: Path) -> None:
 
     work, clock = replace(mini, model=shallow), step.Clock(step.WARM_UP + 2)
     work.save(tmp_path)
-    step._stabkit(step.Contestant("stabkit", executor=executor), str(tmp_path), work, clock)
+    one = step.Contestant("stabkit", executor=executor, seeds=seeds)
+    step._stabkit(one, str(tmp_path), work, clock)
     assert 0 < clock.seconds < 60

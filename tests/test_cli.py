@@ -300,7 +300,7 @@ MISTAKES = {
     "run --set eps=tiny": "eps is 'tiny'; expected a finite float",
     "run --set segments=maybe": "segments is 'maybe'; expected bool",
     "run --lerning-rate 1": "--learning-rate",
-    "run --precision fp16": "fp16",
+    "run --precision fp8": "fp16",
     "run --task mrpc --data-dir nowhere": "no folder nowhere (data folder)",
     "runn": "run",
     "study table-rte": "did you mean 'table1-rte'",

@@ -1,6 +1,6 @@
 """Whoever is killed, and whenever: no run is lost, none stands twice, the table is the same.
 
-``benchmarks/faults.py`` is the long form.
+``benchmarks/survival.py`` is the long form.
 """
 
 from __future__ import annotations

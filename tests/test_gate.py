@@ -121,7 +121,7 @@ def test_an_encoder_without_training_sees_nothing(architecture: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", filter(is_organism, models.mini_models()))
+@pytest.mark.parametrize("model", list(filter(is_organism, models.mini_models())))
 def test_the_shipped_encoders_use_the_first_sentence(model: str) -> None:
     found = probe(model, events=100)
     assert (found["related"] > 3 * found["unrelated"]).all(), found.to_string()

@@ -179,7 +179,9 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     training = start(plan)
     with torch.no_grad():
         next(training.model.parameters()).fill_(float("nan"))
-    with pytest.raises(ModelError, match=r"not finite at step 0; nothing is kept\. Lower"):
+    with pytest.raises(
+        ModelError, match=r"not finite at step 0; nothing is kept\. Take a lower rate"
+    ):
         training.run(tmp_path, every=2)
     assert not list(tmp_path.iterdir())
 

@@ -246,7 +246,7 @@ class Training:
 
 def _not_finite(step: int, saved: int, folder: Path) -> str:
     kept = f"the checkpoint of step {saved} in {folder} is kept" if saved else "nothing is kept"
-    return f"the loss is not finite at step {step}; {kept}. Lower the learning rate from there on"
+    return f"the loss is not finite at step {step}; {kept}. Take a lower rate, in a new folder"
 
 
 def _told(entry: Mapping[str, float], steps: int, rows: float) -> str:

@@ -1,7 +1,7 @@
 """Studies whose workers, nodes and driver are killed: what is lost, and what it costs.
 
-``PYTHONPATH=tests python benchmarks/faults.py`` does 200 cheap runs three times, each disturbed ten
-times by a kill -9 at a random moment: with processes of this machine on a folder, the same with
+``PYTHONPATH=tests python benchmarks/survival.py`` does 200 cheap runs three times, each disturbed
+ten times by a kill -9 at a random moment: with processes of this machine on a folder, the same with
 leases, and on a Ray cluster of two nodes. It prints what was killed, how many runs were begun for
 the 200, and whether the table equals that of an undisturbed study. Needs the extra ``test``.
 """
