@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+from step import memory
 
 from stabkit import parquet, results
 from stabkit.config import RunConfig
@@ -86,7 +86,7 @@ def inside(action: str, folder: Path, n: int) -> None:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return memory("VmHWM") / 1024
 
 
 def main() -> None:
@@ -97,7 +97,8 @@ def main() -> None:
     if given:
         inside(given[0], Path(given[1]), int(given[2]))
         return
-    print(f"{'':<44}{'seconds':>9}{'MiB':>7}")
+    print(f"{_here()}, {time.strftime('%Y-%m-%d')}; processor time\n")
+    print("| | seconds | MiB |\n|---|---|---|", flush=True)
     for runs in (1_000, 10_000, 100_000):
         with tempfile.TemporaryDirectory() as folder:
             compacted(Path(folder), runs)
@@ -107,7 +108,15 @@ def main() -> None:
                 (f"read the whole table of {runs:,}", "whole", runs),
             ):
                 found = measure(action, Path(folder), n)
-                print(f"{words:<44}{found['seconds']:>9.2f}{found['mib']:>7.0f}", flush=True)
+                print(f"| {words} | {found['seconds']:.2f} | {found['mib']:.0f} |", flush=True)
+
+
+def _here() -> str:
+    import torch  # only here: what is measured does without
+
+    from stabkit.records import hardware
+
+    return hardware(torch.device("cpu"))
 
 
 if __name__ == "__main__":

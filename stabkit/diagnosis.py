@@ -192,7 +192,7 @@ def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[
         "As you train": before.verdict(),
         "Why": before.reasons(),
         "What to change": [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes],
-        "In transformers": [f"TrainingArguments({told})"] if changes else [],
+        "In transformers": [f"`TrainingArguments({told})`"] if changes else [],
         "With the remedy": [] if after is None else comparison(before, after),
     }
     return {title: lines for title, lines in found.items() if lines}

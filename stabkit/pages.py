@@ -142,5 +142,11 @@ def markdown(text: str) -> Any:
     return _ipython().Markdown(text)
 
 
+def lists(found: Mapping[str, Iterable[str]]) -> Any:
+    """Return lines as lists, each under its title."""
+    parts = ("\n- ".join([f"**{title}**\n", *lines]) for title, lines in found.items())
+    return markdown("\n\n".join(parts))
+
+
 def _ipython() -> Any:
     return import_module("IPython.display")  # there whenever a notebook asks

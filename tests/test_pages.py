@@ -101,3 +101,8 @@ def test_reading_published_runs_does_not_import_torch() -> None:
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_lists_stand_under_their_titles() -> None:
+    found = pages.lists({"Why": ["one", "two"], "What": ["three"]})
+    assert found.data == "**Why**\n\n- one\n- two\n\n**What**\n\n- three"
