@@ -33,7 +33,11 @@ def matching(runs: pd.DataFrame, configs: Iterable[RunConfig]) -> pd.DataFrame:
 def by_grid(
     runs: pd.DataFrame, grids: Mapping[str, Iterable[RunConfig]]
 ) -> dict[str, pd.DataFrame]:
-    """Return the runs of each of several grids, as ``matching`` does; all rows are read once."""
+    """Return the runs of each of several grids, as ``matching`` does; rows are read once."""
+    grids = {name: list(configs) for name, configs in grids.items()}
+    asked = {(config.model, config.task) for configs in grids.values() for config in configs}
+    pairs = zip(runs["model"], runs["task"], strict=True)
+    runs = runs[np.array([pair in asked for pair in pairs], dtype=bool)]  # most are others'
     rows = [_undigested(RunConfig.from_row(row)) for row in runs.to_dict("records")]
     return {name: _in_order(runs, rows, configs) for name, configs in grids.items()}
 
