@@ -42,13 +42,18 @@ LENGTHS = {
     "mini-RTE": Lengths(3.0808, 0.1421, 8),
 }
 
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+
 
 def _bert_large() -> Any:
     from transformers import BertConfig
 
-    return BertConfig(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    )
+    return BertConfig(**LARGE)
 
 
 def _roberta_large() -> Any:
@@ -56,10 +61,7 @@ def _roberta_large() -> Any:
 
     return RobertaConfig(
         vocab_size=50265,
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+        **LARGE,
         max_position_embeddings=514,
         type_vocab_size=1,
     )
@@ -70,10 +72,7 @@ def _albert_large() -> Any:
 
     return AlbertConfig(
         embedding_size=128,
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+        **LARGE,
         hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.1,
     )

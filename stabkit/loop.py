@@ -18,7 +18,7 @@ from stabkit.batches import Encoded, evaluation_batches, training_batches
 from stabkit.config import RunConfig
 from stabkit.fast import FastExecutor, supports
 from stabkit.geometry import Weights
-from stabkit.mixout import apply_mixout, plain_name, remove_mixout
+from stabkit.mixout import apply_mixout, plain_name, plain_state, remove_mixout
 from stabkit.optim import AdamW, parameter_groups
 from stabkit.records import Records
 from stabkit.schedule import hidden_multiplier, linear_schedule
@@ -90,7 +90,7 @@ class Learner:
 
     def weights(self) -> Weights:
         """Return the model's weights as they are now, under their plain names."""
-        return {plain_name(name): x for name, x in self.model.state_dict().items()}
+        return plain_state(self.model)
 
 
 def rates(config: RunConfig, steps: int) -> NDArray[np.float64]:

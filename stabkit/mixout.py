@@ -140,6 +140,11 @@ def plain_name(name: str) -> str:
     return name.replace(".parametrizations.weight.original", ".weight")
 
 
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's tensors as they are now, under the names that they have without Mixout."""
+    return {plain_name(name): x for name, x in model.state_dict().items()}
+
+
 def _mixed(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):

@@ -142,10 +142,10 @@ def markdown(text: str) -> Any:
     return _ipython().Markdown(text)
 
 
-def lists(found: Mapping[str, Iterable[str]]) -> Any:
-    """Return lines as lists, each under its title."""
-    parts = ("\n- ".join([f"**{title}**\n", *lines]) for title, lines in found.items())
-    return markdown("\n\n".join(parts))
+def lists(found: Mapping[str, Iterable[str]], caption: str) -> Any:
+    """Return lines as lists, each under its title, with the caption below."""
+    parts = ["\n- ".join([f"**{title}**\n", *lines]) for title, lines in found.items()]
+    return markdown("\n\n".join([*parts, f"*{caption}*"]))
 
 
 def _ipython() -> Any:

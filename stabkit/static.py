@@ -25,7 +25,7 @@ from stabkit.fast import FAMILIES
 from stabkit.geometry import Weights
 from stabkit.graph import Captured
 from stabkit.loop import HALF, Watch, evaluation_steps, rates, set_precision
-from stabkit.mixout import plain_name
+from stabkit.mixout import plain_name, plain_state
 from stabkit.network import Network, Single, dropout_seed
 from stabkit.records import Records
 from stabkit.scoring import Scoring
@@ -100,7 +100,7 @@ class StaticLearner:
 
     def weights(self) -> Weights:
         """Return the weights as they are, under their plain names; the next run changes them."""
-        return {plain_name(name): x for name, x in self.model.state_dict().items()}
+        return plain_state(self.model)
 
     def _restart(
         self, configs: Sequence[RunConfig], schedule: NDArray[np.float64], dev: Encoded

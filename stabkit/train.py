@@ -24,7 +24,7 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
 from stabkit.geometry import Weights
 from stabkit.loop import ExecutorName, Learner, Watch, fine_tune
-from stabkit.mixout import plain_name
+from stabkit.mixout import plain_state
 from stabkit.pinned import pin, task_of
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
@@ -171,7 +171,7 @@ def follow(
     """
 
     def named(step: int, model: nn.Module) -> None:
-        watch(step, {plain_name(name): x for name, x in model.state_dict().items()})
+        watch(step, plain_state(model))
 
     torch.set_num_threads(threads)
     _train(pin(config), executor, device or choose_device(), named)

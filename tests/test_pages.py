@@ -104,5 +104,5 @@ def test_reading_published_runs_does_not_import_torch() -> None:
 
 
 def test_lists_stand_under_their_titles() -> None:
-    found = pages.lists({"Why": ["one", "two"], "What": ["three"]})
-    assert found.data == "**Why**\n\n- one\n- two\n\n**What**\n\n- three"
+    found = pages.lists({"Why": ["one", "two"], "What": ["three"]}, "n = 3.")
+    assert found.data == "**Why**\n\n- one\n- two\n\n**What**\n\n- three\n\n*n = 3.*"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
@@ -111,3 +113,22 @@ def test_the_model_of_real_text_is_a_mini_model_and_no_organism() -> None:
     assert is_organism("mini-bert") and is_organism(Path("models/mini-bert-shallow"))
     assert not is_mini("bert-large-uncased")
     assert preset("devlin", model="mini-wiki").segments
+
+
+def test_the_trainer_s_recipe_is_its_defaults() -> None:
+    theirs = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    names = {
+        "epochs": "num_train_epochs",
+        "learning_rate": "learning_rate",
+        "warmup": "warmup_steps",
+        "batch_size": "per_device_train_batch_size",
+        "beta2": "adam_beta2",
+        "eps": "adam_epsilon",
+        "weight_decay": "weight_decay",
+        "clip_norm": "max_grad_norm",
+    }
+    config = preset("trainer")
+    assert {name: getattr(config, name) for name in names} == {
+        name: theirs[theirs_name] for name, theirs_name in names.items()
+    }
+    assert theirs["optim"].startswith("adamw_torch") and theirs["lr_scheduler_type"] == "linear"
