@@ -23,7 +23,7 @@ test: $(READY) ## check style and types, run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 format: $(READY) ## put the code into the one style
 	$(BIN)/ruff check --fix .

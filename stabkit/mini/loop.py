@@ -28,6 +28,7 @@ from stabkit.mini.anatomy import (
     Anatomy,
     build_model,
     parts,
+    published,
     stacked,
     start_positions,
 )
@@ -136,9 +137,8 @@ class Training:
         output = encoder(**inputs)
         logits = words(output.last_hidden_state.flatten(0, 1)[places])
         found = [nn.functional.cross_entropy(logits.float(), targets)]
-        if sentence is not None and label is not None:
-            order = sentence(output.pooler_output).float()
-            found.append(nn.functional.cross_entropy(order, label))
+        if label is not None:
+            found.append(nn.functional.cross_entropy(sentence(output).float(), label))
         return torch.stack(found)
 
     def update(self) -> Tensor:
@@ -229,7 +229,7 @@ class Training:
         depth = self.model.config.num_hidden_layers
         half = build_model(self.plan, self.source.tokenizer.get_vocab_size(), depth)
         half.load_state_dict(self.model.state_dict())
-        half.to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
+        published(half).to(torch.float16).save_pretrained(folder)  # type: ignore[arg-type]
         PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=self.source.tokenizer,
             pad_token="[PAD]",
