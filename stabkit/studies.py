@@ -72,11 +72,13 @@ def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> li
     return [config for method in methods for config in grid(method, REPORTED)]
 
 
-def gate(rate: float, model: str = "mini-bert") -> list[RunConfig]:
+def gate(
+    rate: float, models: Iterable[str] = ("mini-bert",), tasks: Iterable[str] = RECIPES
+) -> list[RunConfig]:
     """What the gate asks of training on every generated task: 3 epochs thrice, 20 epochs once."""
-    base = preset("ours", model=model, learning_rate=rate)
-    short = grid(base.replace(epochs=3), PILOT[:3], task=RECIPES)
-    return short + grid(base, PILOT[:1], task=RECIPES)
+    bases = [preset("ours", model=m, task=t, learning_rate=rate) for m in models for t in tasks]
+    short = [run for base in bases for run in grid(base.replace(epochs=3), PILOT[:3])]
+    return short + [run for base in bases for run in grid(base, PILOT[:1])]
 
 
 def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
@@ -172,6 +174,11 @@ STUDIES: dict[str, Study] = {
     for study in (
         Study("pilot-rte", "failure curves; chooses the learning rate", lambda _: pilot(), False),
         Study("gate", "every task is learned: 3 epochs, 20 epochs", gate),
+        Study(
+            "gate-models",
+            "the other architectures learn the RTE-like task",
+            lambda r: gate(r, ARCHITECTURES[1:], ("mini-rte",)),
+        ),
         Study("table1-rte", "Fig. 1 and Table 1, RTE-like task", table_1),
         Study("controls-rte", "the hidden multiplier as a learning rate", controls),
         Study("table1-mrpc", "Fig. 1 and Table 1, MRPC-like", lambda r: table_1(r, "mini-mrpc")),

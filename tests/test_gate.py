@@ -63,7 +63,12 @@ def test_the_overlap_with_the_corpus_is_reported_and_small(task: str) -> None:
 
 
 def runs(**changes: Any) -> pd.DataFrame:
-    columns = {"task": "mini-rte", "epochs": [3] * 4 + [20] * 4, "bias_correction": True}
+    columns = {
+        "model": "mini-bert",
+        "task": "mini-rte",
+        "epochs": [3] * 4 + [20] * 4,
+        "bias_correction": True,
+    }
     signs = dict.fromkeys(SIGNS, False)
     scores = {"dev_accuracy": 0.85, "train_accuracy": [0.9] * 4 + [0.995] * 4}
     return pd.DataFrame(columns | signs | scores | changes, index=range(8))
@@ -90,6 +95,13 @@ def test_training_is_judged_by_distance_and_by_fit() -> None:
     assert checks(runs(bias_correction=False)) == []
     assert checks(runs(failed=True)) == [False, True]
     assert checks(runs(epochs=20, train_accuracy=[0.995] * 8)) == [True]
+
+
+def test_each_model_is_judged_by_its_own_runs() -> None:
+    table = runs(model=["mini-bert", "mini-albert"] * 4, train_accuracy=[0.995, 0.9] * 4)
+    found = gate.training(table, gate.baselines("mini-rte", 100)).set_index(["model", "check"])
+    assert found.loc[("mini-bert", "20 epochs, training accuracy"), "holds"]
+    assert not found.loc[("mini-albert", "20 epochs, training accuracy"), "holds"]
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="no runs are published")

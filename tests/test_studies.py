@@ -93,7 +93,11 @@ def test_the_gate_asks_every_task_on_pilot_seeds_with_correction() -> None:
     runs = studies.gate(RATE)
     cells = Counter((c.task, c.epochs) for c in runs)
     assert cells == {(task, epochs): n for task in RECIPES for epochs, n in ((3, 3), (20, 1))}
-    assert all(c.bias_correction and c.seed in PILOT for c in runs)
+    others = studies.study("gate-models").build(RATE)
+    assert {(c.model, c.task) for c in others} == {
+        (model, "mini-rte") for model in ("mini-roberta", "mini-albert")
+    }
+    assert all(c.bias_correction and c.seed in PILOT for c in runs + others)
 
 
 def test_warmup_and_correction_are_crossed() -> None:

@@ -141,7 +141,7 @@ def _sentences(sample: int) -> frozenset[str]:
 
 
 def training(runs: pd.DataFrame, shortcuts: pd.DataFrame) -> pd.DataFrame:
-    """Judge corrected runs against the gate: columns task, check, holds, numbers.
+    """Judge corrected runs against the gate: columns model, task, check, holds, numbers.
 
     ``runs`` is a run table, ``shortcuts`` the rows of ``baselines`` for its tasks. The median dev
     accuracy of 3-epoch runs without a sign of failure stands CLEARANCE above the best baseline;
@@ -149,35 +149,36 @@ def training(runs: pd.DataFrame, shortcuts: pd.DataFrame) -> pd.DataFrame:
     first leaves out is said; where it leaves none it does not hold. A check without runs is left
     out.
     """
-    require(runs, ("task", "epochs", "bias_correction", "dev_accuracy", "train_accuracy", *SIGNS))
+    require(
+        runs,
+        ("model", "task", "epochs", "bias_correction", "dev_accuracy", "train_accuracy", *SIGNS),
+    )
     corrected = runs[runs["bias_correction"].astype(bool)]
     checks = []
-    for task, group in corrected.groupby("task", sort=False):
+    for (model, task), group in corrected.groupby(["model", "task"], sort=False):
         best = shortcuts.loc[shortcuts["task"] == task, "accuracy"].max()
         nothing = learned_nothing(group)
         short, long = group["epochs"] == 3, group["epochs"] >= 20
         learned, fitted = group[short & ~nothing], group[long]
         failed = int((short & nothing).sum())
         needed = best + CLEARANCE
-        checks += [
-            _check(task, "3 epochs, dev accuracy", learned["dev_accuracy"], needed, failed),
-            _check(task, "20 epochs, training accuracy", fitted["train_accuracy"], FITTED),
-        ]
-    found = [check for check in checks if check]
-    return pd.DataFrame(found, columns=["task", "check", "holds", "numbers"])
+        found = (
+            _check("3 epochs, dev accuracy", learned["dev_accuracy"], needed, failed),
+            _check("20 epochs, training accuracy", fitted["train_accuracy"], FITTED),
+        )
+        checks += [{"model": model, "task": task, **check} for check in found if check]
+    return pd.DataFrame(checks, columns=["model", "task", "check", "holds", "numbers"])
 
 
-def _check(
-    task: str, name: str, accuracies: pd.Series, needed: float, failed: int = 0
-) -> dict[str, Any]:
-    """Return a row about the runs that count; ``failed`` is the number of those that do not."""
+def _check(name: str, accuracies: pd.Series, needed: float, failed: int = 0) -> dict[str, Any]:
+    """Return what to say of the runs that count; ``failed`` is the number of those that do not."""
     left_out = f"; {failed} more with a sign of failure" if failed else ""
     if accuracies.empty:
         numbers = f"no run{left_out}"
-        return {"task": task, "check": name, "holds": False, "numbers": numbers} if failed else {}
+        return {"check": name, "holds": False, "numbers": numbers} if failed else {}
     middle, low = accuracies.median(), accuracies.min()
     numbers = (
         f"median {100 * middle:.1f} %, lowest {100 * low:.1f} % of {len(accuracies)} runs; "
         f"needed {100 * needed:.1f} %{left_out}"
     )
-    return {"task": task, "check": name, "holds": bool(middle >= needed), "numbers": numbers}
+    return {"check": name, "holds": bool(middle >= needed), "numbers": numbers}
