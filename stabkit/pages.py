@@ -94,9 +94,9 @@ def status(*studies: str) -> Any:
     return markdown("\n".join(lines))
 
 
-def planned(name: str) -> int:
-    """Return how many runs a study has when it is complete."""
-    return len(study(name).build(1.0))
+def planned(*studies: str) -> int:
+    """Return how many runs some studies have when they are complete; shared ones count once."""
+    return len({config for name in studies for config in study(name).build(1.0)})
 
 
 def exhibit(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Any]) -> Any:

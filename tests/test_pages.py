@@ -56,6 +56,11 @@ def test_published_analyses_name_runs_that_are_published() -> None:
     assert pages.shelf("runs-of-another-kind").empty
 
 
+def test_runs_that_studies_share_are_planned_once() -> None:
+    assert pages.planned("table1-cola") == pages.planned("small-cola") == 75
+    assert pages.planned("table1-cola", "small-cola") == 125  # Devlin's are in both
+
+
 @pytest.mark.usefixtures("all_studies")
 def test_the_runs_of_studies_are_told_apart() -> None:
     assert pages.rate() == RATE
