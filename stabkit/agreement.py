@@ -95,7 +95,7 @@ def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
     runs = {family(name): found for name, found in models.items()}
     every, ready = pd.concat(models), [n for n in runs if not _unfinished(runs[n], ARMS, 6)]
     absent = ", ".join(name for name in FAMILIES if name not in ready)
-    if reason := f"runs missing of {absent}" if absent else _harmless(every):
+    if reason := f"the runs of {absent} are missing" if absent else _harmless(every):
         return Finding(*head, len(every), reason)
     gaps = {name: rate_difference(*_arms(runs[name])) for name in FAMILIES}
     told = "; ".join(f"{name}: {gap.percent()}" for name, gap in gaps.items())

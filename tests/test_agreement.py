@@ -143,7 +143,7 @@ def test_the_correction_must_help_at_every_rate() -> None:
     (model, least) = agreement.figure_5(table)
     assert model.holds is False
     assert least.holds is None
-    assert least.reason == "runs missing of roberta, albert"
+    assert least.reason == "the runs of roberta, albert are missing"
 
 
 def test_where_nothing_fails_there_is_nothing_to_judge() -> None:

@@ -1,4 +1,6 @@
-"""The five generated tasks: the shape, size, label balance and metric of the paper's five.
+"""The five generated tasks: number of texts, label balance and metric of the paper's five.
+
+The training sets of RTE's and MRPC's have the size of theirs, the others are smaller.
 
 A label is a relation between the two parts of an example (or, for acceptability, between two words
 of a sentence), never a property of one part. What may be changed (``twist``) is drawn before the
