@@ -105,6 +105,15 @@ Processes: TypeAlias = Annotated[
         "for]",
     ),
 ]
+SeedsAtOnce: TypeAlias = Annotated[
+    int,
+    Option(
+        min=1,
+        help="Seeds of a recipe that are trained as one batched model, which pays for a small "
+        "model on a GPU. Not with Mixout or fp16. Their weights cannot be made again, as stabkit "
+        "analyse needs.",
+    ),
+]
 Executor: TypeAlias = Annotated[
     Literal["local", "ray"],
     Option(help="Processes of this machine, or a Ray cluster.", rich_help_panel=CLUSTER),

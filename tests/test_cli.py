@@ -260,6 +260,19 @@ def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.Mon
     assert "stopped: 2 of 4 runs are in runs; start the same again" in said.err
 
 
+def test_a_study_trains_seeds_at_once_where_asked(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.config(max_steps=2, epochs=None)
+    study = studies.Study("few", "", lambda rate: studies.grid(base, range(3)), needs_rate=False)
+    monkeypatch.setitem(studies.STUDIES, "few", study)
+    said = stabkit("study", "few", "--seeds-at-once", "2")
+    assert said.status == 0, said.err
+    here = train.best_executor(train.choose_device())
+    trained = Store("runs").table(studies.grid(train.pin(base), range(3)))
+    assert list(trained["executor"]) == ["together", "together", here]
+
+
 def test_a_study_does_not_mix_hardware(
     stabkit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -308,6 +321,9 @@ MISTAKES = {
     "study pilot-rte --seeds 0:5": "the study has seeds 1000 to 1009 only",
     "study pilot-rte --seeds 5": "expected A:B",
     "study pilot-rte --processes 0": "--processes",
+    "study pilot-rte --seeds-at-once 0": "--seeds-at-once",
+    "study pilot-rte --seeds-at-once -3": "--seeds-at-once",
+    "study pilot-rte --seeds-at-once many": "--seeds-at-once",
     "analyse surface": "no runs of mini-bert on mini-rte in runs",
     "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",
