@@ -61,8 +61,12 @@ Mixout: TypeAlias = Annotated[
     Option(help="Share of weights mixed out, 0 to 1; 0 is none.", rich_help_panel=RECIPE),
 ]
 Precision: TypeAlias = Annotated[
-    Literal["fp32", "tf32", "bf16", "fp16"] | None,
-    Option(help="Of the arithmetic; fp16 scales its loss.", rich_help_panel=RECIPE),
+    Literal["fp32", "tf32", "bf16", "fp16", "auto"] | None,
+    Option(
+        help="Of the arithmetic; fp16 scales its loss. auto is bf16 or fp16 where the device has "
+        "units for it, else fp32, and part of the run's name as if you had named it.",
+        rich_help_panel=RECIPE,
+    ),
 ]
 Epochs: TypeAlias = Annotated[
     int | None, Option(help="Passes over the training set.", rich_help_panel=LENGTH)

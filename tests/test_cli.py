@@ -145,6 +145,36 @@ def test_every_preset_trains(stabkit: Command, preset: str) -> None:
     assert config.eps == 1e-8
 
 
+@pytest.fixture(params=[True, False], ids=["bf16", "fp32"])
+def best(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pretend that this is a processor, with bf16 or without."""
+    monkeypatch.setattr(train, "choose_device", lambda: tiny.CPU)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    return "bf16" if request.param else "fp32"
+
+
+def test_a_precision_that_the_device_chooses_is_part_of_the_run_s_name(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    asked = ("run", *own_files(), *QUICK)
+    said = stabkit(*asked, "--precision", "auto")
+    assert said.status == 0 and f"precision: {best}\n" in said.err
+    assert only_run().precision == best
+    monkeypatch.setattr(train, "run", never)
+    for same in (("--precision", best), ("--set", "precision=auto")):
+        assert stabkit(*asked, *same).out == said.out
+
+
+def test_a_diagnosis_takes_a_precision(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    for given, found in (("auto", best), ("fp16", "fp16")):
+        command = ("diagnose", *own_files(), "--seeds", "2", "--precision", given)
+        assert stabkit(*command, "--store", given).status == 0
+        assert set(Store(given).table()["precision"]) == {found}
+
+
 def test_published_task_from_a_local_folder(stabkit: Command, tmp_path: Path) -> None:
     (tmp_path / "glue" / "rte").mkdir(parents=True)
     for name in ("train", "dev"):
