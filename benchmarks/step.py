@@ -248,19 +248,18 @@ def _device() -> dict[str, Any]:
     """Return what the device is and whether bf16 products are native to it."""
     import torch
 
+    from stabkit.precision import has_bf16
     from stabkit.records import provenance
 
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_has_bf16()
     facts = provenance(device, 1, "plain")
-    return {"gpu": gpu, "bf16": bf16, "hardware": facts["hardware"], "torch": facts["torch"]}
-
-
-def _cpu_has_bf16() -> bool:
-    """Linux only; elsewhere no bf16 rows are measured."""
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text(encoding="utf-8")
+    return {
+        "gpu": gpu,
+        "bf16": has_bf16(device),
+        "hardware": facts["hardware"],
+        "torch": facts["torch"],
+    }
 
 
 def _child(part: str, folder: str, name: str, steps: int) -> dict[str, Any]:

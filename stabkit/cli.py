@@ -69,6 +69,7 @@ app.command()(diagnose)
 def study(
     name: options.StudyName,
     processes: options.Processes = None,
+    seeds_at_once: options.SeedsAtOnce = 1,
     seeds: options.Seeds = None,
     learning_rate: options.Rate = None,
     anew: options.Anew = False,
@@ -90,6 +91,8 @@ def study(
     - **stabkit study pilot-rte --processes 2**
 
     - **stabkit study table1-rte --seeds 0:5 --dry-run**
+
+    - **stabkit study table1-rte --seeds-at-once 25**
 
     - **stabkit study table1-rte --executor ray --address head:6379 --gpus 0.25**
     """
@@ -116,7 +119,8 @@ def study(
     launcher = RayCluster(address, processes, cpus, gpus) if executor == "ray" else None
     if launcher is None or address is None:
         check_hardware(pending, runs.table(configs), choose_device())
-    print(report.summary(sweep(configs, runs, processes or 1, launcher=launcher)))
+    table = sweep(configs, runs, processes or 1, launcher=launcher, seeds_at_once=seeds_at_once)
+    print(report.summary(table))
 
 
 @app.command()

@@ -20,18 +20,12 @@ from stabkit.fast import FastExecutor, supports
 from stabkit.geometry import Weights
 from stabkit.mixout import apply_mixout, plain_name, plain_state, remove_mixout
 from stabkit.optim import AdamW, parameter_groups
+from stabkit.precision import HALF, set_precision
 from stabkit.records import Records
 from stabkit.schedule import hidden_multiplier, linear_schedule
 
 ExecutorName = Literal["graph", "together", "fast", "plain"]
 Watch: TypeAlias = Callable[[int, nn.Module], None]  # is told the steps done and the model
-
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of the products; all else is fp32
-
-
-def set_precision(config: RunConfig) -> None:
-    """Let fp32 products of a GPU be tf32 where the run says so, and nowhere else."""
-    torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
 
 @dataclass

@@ -61,8 +61,12 @@ Mixout: TypeAlias = Annotated[
     Option(help="Share of weights mixed out, 0 to 1; 0 is none.", rich_help_panel=RECIPE),
 ]
 Precision: TypeAlias = Annotated[
-    Literal["fp32", "tf32", "bf16", "fp16"] | None,
-    Option(help="Of the arithmetic; fp16 scales its loss.", rich_help_panel=RECIPE),
+    Literal["fp32", "tf32", "bf16", "fp16", "auto"] | None,
+    Option(
+        help="Of the arithmetic; fp16 scales its loss. auto is bf16 or fp16 where the device has "
+        "units for it, else fp32, and part of the run's name as if you had named it.",
+        rich_help_panel=RECIPE,
+    ),
 ]
 Epochs: TypeAlias = Annotated[
     int | None, Option(help="Passes over the training set.", rich_help_panel=LENGTH)
@@ -103,6 +107,15 @@ Processes: TypeAlias = Annotated[
         min=1,
         help="Runs at a time, of one thread each.  [default: 1; with ray as many as there is room "
         "for]",
+    ),
+]
+SeedsAtOnce: TypeAlias = Annotated[
+    int,
+    Option(
+        min=1,
+        help="Seeds of a recipe that are trained as one batched model, which pays for a small "
+        "model on a GPU. Not with Mixout or fp16. Their weights cannot be made again, as stabkit "
+        "analyse needs.",
     ),
 ]
 Executor: TypeAlias = Annotated[

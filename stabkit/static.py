@@ -24,9 +24,10 @@ from stabkit.config import RunConfig
 from stabkit.fast import FAMILIES
 from stabkit.geometry import Weights
 from stabkit.graph import Captured
-from stabkit.loop import HALF, Watch, evaluation_steps, rates, set_precision
+from stabkit.loop import Watch, evaluation_steps, rates
 from stabkit.mixout import plain_name, plain_state
 from stabkit.network import Network, Single, dropout_seed
+from stabkit.precision import HALF, set_precision
 from stabkit.records import Records
 from stabkit.scoring import Scoring
 from stabkit.static_adamw import StaticAdamW

@@ -1,6 +1,7 @@
 """Run the pending configurations of a grid on a store that several may share.
 
 Launching knows nothing of what a run is: a sweep takes any function from configuration to result.
+What is launched is a task: one run, or several of one recipe that are done at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from stabkit.workers import Launcher, Lost, StartError, in_turn, spread
 
 T = TypeVar("T")
 Run = Callable[[RunConfig], RunResult]
+RunSeeds = Callable[[Sequence[RunConfig]], Iterable[RunResult]]
 State = Literal["started", "stored", "claimed", "raised", "refused", "lost"]
 Watch = Callable[[RunConfig, State], object]
 NAMED_PROBLEMS = 5  # lines in the message of a SweepError
@@ -45,21 +47,24 @@ class SweepError(StabkitError):
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt at a run; with ``wait`` it outwaits another process that has claimed the run."""
+    """One attempt at a run, or at several of one recipe that are done at once.
 
-    config: RunConfig
+    With ``wait``, of one run, it outwaits another process that has claimed that.
+    """
+
+    configs: tuple[RunConfig, ...]
     wait: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt came to: stored, in other hands, an error, or a store that refuses."""
+    """What came of a run: stored, in other hands, an error, a store that refuses, or a loss."""
 
-    state: Literal["stored", "claimed", "raised", "refused"]
+    state: Literal["stored", "claimed", "raised", "refused", "lost"]
     problem: str = ""
 
 
-Attempts = Generator[tuple[Task, Outcome | Lost], None, None]
+Attempts = Generator[tuple[Task, list[Outcome] | Lost], None, None]
 
 
 def sweep(
@@ -71,6 +76,8 @@ def sweep(
     watch: Watch | None = None,
     stop: threading.Event | None = None,
     launcher: Launcher | None = None,
+    seeds_at_once: int = 1,
+    run_seeds: RunSeeds | None = None,
 ) -> pd.DataFrame:
     """Do the runs of ``configs`` that ``store`` lacks; return the table of all, in their order.
 
@@ -82,23 +89,37 @@ def sweep(
     However a sweep ends, finished runs are kept and the same call goes on from there; sweeps that
     share a store share the work.
 
+    With ``seeds_at_once`` above 1, whoever does runs does up to so many at once that differ in
+    their seeds only, by ``run_seeds`` (default: ``stabkit.train.run_seeds``), as far as models can
+    be stacked (``stabkit.together``). Each is claimed and stored on its own; an error or a lost
+    process is that of all runs that were done at once.
+
     ``watch`` is told, in this thread, what becomes of each run. Once ``stop`` is set, from another
     thread, the runs at work are ended and the table of the finished ones is returned. A process
     cannot end a run of its own, so with ``stop`` even a single one is spawned.
     """
     if processes < 1:
         raise ConfigError(f"processes is {processes}; expected 1 or more")
+    if seeds_at_once < 1:
+        raise ConfigError(f"seeds_at_once is {seeds_at_once}; expected 1 or more")
+    if seeds_at_once > 1 and (run is None) != (run_seeds is None):
+        raise ConfigError(
+            f"seeds_at_once is {seeds_at_once} and only {'run' if run else 'run_seeds'} is given: "
+            "it would do some runs and stabkit.train the others; give both or neither"
+        )
     store.clean()
     grid = by_key(configs)
-    todo = deque(Task(config) for config in _patiently(lambda: store.pending(grid.values())))
+    pending = _patiently(lambda: store.pending(grid.values()))
+    todo = deque(_tasks(pending, seeds_at_once))
     tell = watch or (lambda *_: None)
 
     def started(task: Task) -> None:
-        tell(task.config, "claimed" if task.wait else "started")
+        for config in task.configs:
+            tell(config, "claimed" if task.wait else "started")
 
     launch = launcher or _on_this_machine(processes, stop)
-    launched = launch(todo, partial(_attempt, store, run), started, stop)
-    bar = tqdm(total=len(grid), initial=len(grid) - len(todo), unit="run", disable=not progress)
+    launched = launch(todo, partial(_attempt, store, run, run_seeds), started, stop)
+    bar = tqdm(total=len(grid), initial=len(grid) - len(pending), unit="run", disable=not progress)
     try:
         with bar:
             problems = _work_through(todo, launched, tell, bar)
@@ -114,6 +135,14 @@ def sweep(
     if problems:
         raise _error(problems, len(grid))
     return _patiently(lambda: store.table(grid.values()))
+
+
+def _tasks(pending: Sequence[RunConfig], seeds_at_once: int) -> Iterable[Task]:
+    if seeds_at_once == 1:
+        return (Task((config,)) for config in pending)
+    from stabkit.together import groups  # here, because reading results must not import torch
+
+    return map(Task, groups(pending, seeds_at_once))
 
 
 def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
@@ -137,37 +166,55 @@ def _work_through(
     """Attempt all tasks and return what raised; claimed runs are awaited after all others."""
     problems: dict[RunConfig, str] = {}
     with closing(launched) as attempts:
-        for task, outcome in attempts:
-            tell(task.config, "lost" if isinstance(outcome, Lost) else outcome.state)
-            if isinstance(outcome, Lost):
-                problems[task.config] = outcome.how
-            elif outcome.state == "raised":
-                problems[task.config] = outcome.problem
-            elif outcome.state == "claimed":
-                todo.append(Task(task.config, wait=True))
-                continue
-            elif outcome.state == "refused":
-                raise StoreError(outcome.problem)
-            bar.set_postfix(errors=len(problems))
-            bar.update()
+        for task, found in attempts:
+            if isinstance(found, Lost):
+                found = [Outcome("lost", found.how)] * len(task.configs)
+            for config, outcome in zip(task.configs, found, strict=True):
+                tell(config, outcome.state)
+                if outcome.state == "claimed":
+                    todo.append(Task((config,), wait=True))
+                    continue
+                if outcome.state == "refused":
+                    raise StoreError(outcome.problem)
+                if outcome.problem:
+                    problems[config] = outcome.problem
+                bar.set_postfix(errors=len(problems))
+                bar.update()
     return problems
 
 
-def _attempt(store: Store, run: Run | None, task: Task) -> Outcome:
-    """Do one run, unless another process does it or has done it by now."""
-    key = task.config.key
+def _attempt(
+    store: Store, run: Run | None, run_seeds: RunSeeds | None, task: Task
+) -> list[Outcome]:
+    """Do the runs of a task, but for those that another process does or has done by now."""
+    claimed: set[RunConfig] = set()  # by others
     try:
-        with ExitStack() as claim:
-            if not _patiently(lambda: claim.enter_context(store.claim(key, task.wait))):
-                return Outcome("claimed")
-            if not _patiently(lambda: key in store):
-                result = (run or _training())(task.config)
-                _patiently(lambda: store.put(result))
+        with ExitStack() as claims:
+            for config in task.configs:
+                if not _patiently(partial(_claim, claims, store, config, task.wait)):
+                    claimed.add(config)
+            ours = [config for config in task.configs if config not in claimed]
+            missing = _patiently(lambda: [config for config in ours if config.key not in store])
+            for result in _results(missing, run, run_seeds):
+                _patiently(partial(store.put, result))
+        outcome = Outcome("stored")
     except StoreError as error:
-        return Outcome("refused", str(error))
+        outcome = Outcome("refused", str(error))
     except Exception:
-        return Outcome("raised", traceback.format_exc())
-    return Outcome("stored")
+        outcome = Outcome("raised", traceback.format_exc())
+    return [Outcome("claimed") if c in claimed else outcome for c in task.configs]
+
+
+def _claim(claims: ExitStack, store: Store, config: RunConfig, wait: bool) -> bool:
+    return claims.enter_context(store.claim(config.key, wait))
+
+
+def _results(
+    configs: Sequence[RunConfig], run: Run | None, run_seeds: RunSeeds | None
+) -> Iterable[RunResult]:
+    if len(configs) > 1:
+        return (run_seeds or _training().run_seeds)(configs)
+    return map(run or _training().run, configs)
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -181,10 +228,10 @@ def _patiently(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def _training() -> Run:
+def _training() -> Any:
     from stabkit import train  # here, because reading results must not import torch
 
-    return train.run
+    return train
 
 
 def _error(problems: dict[RunConfig, str], total: int) -> SweepError:

@@ -4,12 +4,13 @@ For models too small to fill a GPU: every kernel then works on all seeds. Weight
 optimizer state have the seed as their first axis; each seed has its own head, order of batches,
 dropout masks, clipping and records, and nothing that one does reaches another. At a step all seeds
 are padded alike. What cannot be batched (Mixout, whose masks come from a generator, and fp16, one
-scale for all) is run one after the other instead, see ``stabkit.train.run_seeds``.
+scale for all) is run one after the other instead, see ``stabkit.train.run_seeds``. ``groups`` finds
+in a grid what can be run at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -82,9 +83,24 @@ def can_stack(config: RunConfig) -> bool:
     return not config.mixout and config.precision != "fp16" and supported(config)
 
 
+def groups(configs: Iterable[RunConfig], size: int) -> Iterator[tuple[RunConfig, ...]]:
+    """Yield the runs recipe by recipe: up to ``size`` at once, or one by one if not stackable."""
+    recipes: dict[RunConfig, list[RunConfig]] = {}
+    for config in configs:
+        recipes.setdefault(_recipe(config), []).append(config)
+    for recipe, seeds in recipes.items():
+        most = size if can_stack(recipe) else 1
+        yield from (tuple(seeds[i : i + most]) for i in range(0, len(seeds), most))
+
+
+def _recipe(config: RunConfig) -> RunConfig:
+    """Return the configuration that stands for all that differ from it in their seeds only."""
+    return config.replace(seed=0)
+
+
 def check_one_recipe(configs: Sequence[RunConfig]) -> None:
     """Raise ConfigError where configurations differ in more than their seeds."""
-    recipes = {config.replace(seed=0) for config in configs}
+    recipes = {_recipe(config) for config in configs}
     if len(recipes) != 1:
         raise ConfigError(
             f"{len(recipes)} recipes among {len(configs)} configurations; expected some that "

@@ -26,6 +26,7 @@ from stabkit.geometry import Weights
 from stabkit.loop import ExecutorName, Learner, Watch, fine_tune
 from stabkit.mixout import plain_state
 from stabkit.pinned import pin, task_of
+from stabkit.precision import best_precision
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
 from stabkit.static import static_learner, supported
@@ -36,6 +37,7 @@ __all__ = [
     "ExecutorName",
     "Learner",
     "best_executor",
+    "best_precision",
     "choose_device",
     "fine_tune",
     "follow",

@@ -76,6 +76,7 @@ def diagnose(
     task: options.TaskName = "mini-rte",
     seeds: options.HowManySeeds = 5,
     learning_rate: options.Rate = None,
+    precision: options.Precision = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     dev_file: options.DevFile = None,
@@ -132,7 +133,11 @@ def _configured(
     fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
     fields |= dict(map(options.setting, settings or []))
     from stabkit import presets, train
+    from stabkit.precision import AUTO
 
+    if fields.get("precision") == AUTO:
+        fields["precision"] = train.best_precision(train.choose_device())
+        print(f"precision: {fields['precision']}", file=sys.stderr)
     config = train.pin(presets.preset(ctx.params["preset"], **(defaults | fields)))
     if "learning_rate" in fields or not presets.is_mini(config.model):
         return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def dying(config: RunConfig) -> RunResult:
     if config.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return quick(config)
+
+
+def at_once(configs: Sequence[RunConfig]) -> list[RunResult]:
+    """Do several at once, which their rows say."""
+    results = map(quick, configs)
+    said = {"executor": f"{len(configs)} at once"}
+    return [replace(result, summary=result.summary | said) for result in results]
+
+
+def raising_at_once(configs: Sequence[RunConfig]) -> list[RunResult]:
+    """Raise where seed 1 is among them."""
+    return [raising(config) for config in configs]
+
+
+def dying_at_once(configs: Sequence[RunConfig]) -> list[RunResult]:
+    """Die of ``kill -9`` where seed 1 is among them."""
+    return [dying(config) for config in configs]
+
+
+def endless_at_once(configs: Sequence[RunConfig]) -> list[RunResult]:
+    """Finish seeds 0 and 1; hang where others are among them."""
+    for config in configs:
+        _note(config)
+    time.sleep(600 if max(config.seed for config in configs) > 1 else 0)
+    return at_once(configs)
 
 
 def judged(config: RunConfig, **summary: object) -> RunResult:

@@ -145,6 +145,36 @@ def test_every_preset_trains(stabkit: Command, preset: str) -> None:
     assert config.eps == 1e-8
 
 
+@pytest.fixture(params=[True, False], ids=["bf16", "fp32"])
+def best(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Pretend that this is a processor, with bf16 or without."""
+    monkeypatch.setattr(train, "choose_device", lambda: tiny.CPU)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    return "bf16" if request.param else "fp32"
+
+
+def test_a_precision_that_the_device_chooses_is_part_of_the_run_s_name(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    asked = ("run", *own_files(), *QUICK)
+    said = stabkit(*asked, "--precision", "auto")
+    assert said.status == 0 and f"precision: {best}\n" in said.err
+    assert only_run().precision == best
+    monkeypatch.setattr(train, "run", never)
+    for same in (("--precision", best), ("--set", "precision=auto")):
+        assert stabkit(*asked, *same).out == said.out
+
+
+def test_a_diagnosis_takes_a_precision(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    for given, found in (("auto", best), ("fp16", "fp16")):
+        command = ("diagnose", *own_files(), "--seeds", "2", "--precision", given)
+        assert stabkit(*command, "--store", given).status == 0
+        assert set(Store(given).table()["precision"]) == {found}
+
+
 def test_published_task_from_a_local_folder(stabkit: Command, tmp_path: Path) -> None:
     (tmp_path / "glue" / "rte").mkdir(parents=True)
     for name in ("train", "dev"):
@@ -260,6 +290,19 @@ def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.Mon
     assert "stopped: 2 of 4 runs are in runs; start the same again" in said.err
 
 
+def test_a_study_trains_seeds_at_once_where_asked(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.config(max_steps=2, epochs=None)
+    study = studies.Study("few", "", lambda rate: studies.grid(base, range(3)), needs_rate=False)
+    monkeypatch.setitem(studies.STUDIES, "few", study)
+    said = stabkit("study", "few", "--seeds-at-once", "2")
+    assert said.status == 0, said.err
+    here = train.best_executor(train.choose_device())
+    trained = Store("runs").table(studies.grid(train.pin(base), range(3)))
+    assert list(trained["executor"]) == ["together", "together", here]
+
+
 def test_a_study_does_not_mix_hardware(
     stabkit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -308,6 +351,9 @@ MISTAKES = {
     "study pilot-rte --seeds 0:5": "the study has seeds 1000 to 1009 only",
     "study pilot-rte --seeds 5": "expected A:B",
     "study pilot-rte --processes 0": "--processes",
+    "study pilot-rte --seeds-at-once 0": "--seeds-at-once",
+    "study pilot-rte --seeds-at-once -3": "--seeds-at-once",
+    "study pilot-rte --seeds-at-once many": "--seeds-at-once",
     "analyse surface": "no runs of mini-bert on mini-rte in runs",
     "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",

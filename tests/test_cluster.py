@@ -65,6 +65,21 @@ def test_a_study_on_two_nodes_gives_the_table_of_one_process(
     assert capfd.readouterr() == ("", "")
 
 
+def test_seeds_are_done_at_once_on_nodes_too(store: Store, on: RayCluster) -> None:
+    options = {"progress": False, "launcher": on, "seeds_at_once": 2}
+    table = sweep(fakes.grid(4), store, run=fakes.quick, run_seeds=fakes.at_once, **options)
+    assert list(table["executor"]) == ["2 at once"] * 4
+    with pytest.raises(SweepError, match="2 of 6") as caught:
+        sweep(
+            fakes.grid(6),
+            Store(store.path / "2"),
+            run=fakes.dying,
+            run_seeds=fakes.dying_at_once,
+            **options,
+        )
+    assert caught.value.problems.keys() == {config.key for config in fakes.grid(2)}
+
+
 def test_a_run_that_kills_its_workers_is_named_and_the_others_go_on(
     store: Store, on: RayCluster, capfd: pytest.CaptureFixture[str]
 ) -> None:

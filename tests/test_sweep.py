@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,18 +32,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys, fakes
 from stabkit.store import Store
 from stabkit.sweep import sweep
-sweep(fakes.grid(int(sys.argv[2])), Store(sys.argv[1]), processes=int(sys.argv[3]),
-      run=getattr(fakes, sys.argv[4]), progress=False)
+n, processes, at_once = map(int, sys.argv[2:5])
+sweep(fakes.grid(n), Store(sys.argv[1]), processes, getattr(fakes, sys.argv[5]), False,
+      seeds_at_once=at_once, run_seeds=fakes.endless_at_once if at_once > 1 else None)
 assert "torch" not in sys.modules
 """
 
 
 @contextmanager
-def driver(store: Store, n: int, processes: int, run: str) -> Iterator[subprocess.Popen[str]]:
+def driver(
+    store: Store, n: int, processes: int, run: str, at_once: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     """Start a sweep in a process of its own, in a process group of its own."""
     folders = (Path(__file__).parent, Path(__file__).parents[1])
+    counts = map(str, (n, processes, at_once))
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(store.path), str(n), str(processes), run],
+        [sys.executable, "-c", DRIVER, str(store.path), *counts, run],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, folders)),
@@ -224,6 +228,104 @@ def test_a_store_that_cannot_be_written_stops_the_sweep_before_the_first_run(
     with pytest.raises(StoreError, match="cannot write"):
         sweep(fakes.grid(3), Store(tmp_path / "file" / "s"), run=runs.append, progress=False)
     assert not runs
+
+
+# --- several seeds at once ----------------------------------------------------------------------
+
+
+def test_seeds_of_a_recipe_are_done_at_once_and_the_rest_one_by_one(store: Store) -> None:
+    """Two recipes seed by seed, one of which cannot be stacked, and one seed stored already."""
+    stacked, mixed = fakes.grid(6), fakes.grid(2, mixout=0.5)
+    store.put(fakes.quick(stacked[1]))
+    done: list[tuple[int, ...]] = []
+
+    def alone(config: RunConfig) -> RunResult:
+        done.append((config.seed,))
+        return fakes.quick(config)
+
+    def together(configs: Sequence[RunConfig]) -> list[RunResult]:
+        done.append(tuple(config.seed for config in configs))
+        return fakes.at_once(configs)
+
+    grid = [stacked[0], mixed[0], *stacked[1:], mixed[1]]
+    table = sweep(grid, store, run=alone, progress=False, seeds_at_once=2, run_seeds=together)
+    assert done == [(0, 2), (3, 4), (5,), (0,), (1,)]
+    assert list(table["seed"]) == [config.seed for config in grid]
+    at_once = [name == "2 at once" for name in table["executor"]]
+    assert at_once == [True, False, False, True, True, True, False, False]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_of_the_seeds_at_once_is_watched_and_its_error_is_that_of_all(
+    store: Store, processes: int
+) -> None:
+    grid, seen = fakes.grid(4), dict[int, list[str]]()
+
+    def watch(config: RunConfig, state: str) -> None:
+        seen.setdefault(config.seed, []).append(state)
+
+    options = {"progress": False, "watch": watch, "seeds_at_once": 2}
+    with pytest.raises(SweepError, match="2 of 4 runs ended in an error") as caught:
+        sweep(grid, store, processes, fakes.raising, run_seeds=fakes.raising_at_once, **options)
+    assert caught.value.problems.keys() == {grid[0].key, grid[1].key}
+    failed, stored = ["started", "raised"], ["started", "stored"]
+    assert seen == {0: failed, 1: failed, 2: stored, 3: stored}
+    with pytest.raises(SweepError, match="2 of 4") as caught:
+        sweep(grid, store, 2, fakes.dying, run_seeds=fakes.dying_at_once, **options)
+    assert all("SIGKILL" in problem for problem in caught.value.problems.values())
+    assert seen[0] == seen[1] == [*failed, "started", "lost"]
+    assert store.pending(grid) == grid[:2]
+
+
+def test_of_seeds_at_once_those_that_others_are_at_are_awaited(store: Store) -> None:
+    """The other sweep dies over seed 2: this one, that waited for it, does the run."""
+    done: list[list[int]] = []
+
+    def together(configs: Sequence[RunConfig]) -> list[RunResult]:
+        done.append([config.seed for config in configs])
+        assert not free(store, configs[0]) and not free(store, configs[1])
+        process.kill()
+        return fakes.at_once(configs)
+
+    def alone(config: RunConfig) -> RunResult:
+        done.append([config.seed])
+        return fakes.quick(config)
+
+    with driver(store, 3, 1, "endless") as process:
+        until(lambda: 2 in started(store))
+        sweep(fakes.grid(5), store, run=alone, progress=False, seeds_at_once=5, run_seeds=together)
+    assert done == [[3, 4], [2]]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kill_9_costs_the_seeds_in_flight_alone(
+    store: Store, tmp_path: Path, processes: int
+) -> None:
+    grid = fakes.grid(6)
+    with driver(store, 6, processes, "endless", at_once=2) as process:
+        until(lambda: {2, 3} <= set(started(store)) and len(store) == 2)
+        assert not free(store, grid[2]) and not free(store, grid[3])
+        process.kill()
+        until(lambda: free(store, grid[2]) and free(store, grid[3]))
+    assert store.pending(grid) == grid[2:]
+    options = {"progress": False, "seeds_at_once": 2}
+    sweep(grid, store, run=fakes.quick, run_seeds=fakes.at_once, **options)
+    differ = ["threads", "executor"]
+    table = store.table(grid).drop(columns=differ)
+    assert_frame_equal(table, by_hand(tmp_path / "hand", 6).table(grid).drop(columns=differ[:1]))
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_seed_at_once_is_a_mistake(store: Store, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"seeds_at_once is {count}; expected 1 or more"):
+        sweep(fakes.grid(1), store, seeds_at_once=count)
+
+
+def test_one_s_own_runs_and_the_package_s_are_not_mixed(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"only run is given.*give both or neither"):
+        sweep(fakes.grid(2), store, run=fakes.quick, seeds_at_once=2)
+    with pytest.raises(ConfigError, match="only run_seeds is given"):
+        sweep(fakes.grid(2), store, run_seeds=fakes.at_once, seeds_at_once=2)
 
 
 def test_no_process_is_a_mistake(store: Store) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from stabkit import figures, widgets
+from stabkit import figures, train, widgets
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
@@ -141,6 +141,15 @@ def test_the_plan_s_numbers_are_those_of_its_configurations(make: Any) -> None:
     runs = [SPEED.seconds(config, 40, 24) for config in configs]
     assert panel.plan.seconds(configs, panel._speeds) == pytest.approx(sum(runs))
     assert duration(sum(runs)) in panel.cost.value
+
+
+def test_the_precision_of_a_plan_may_be_what_the_device_does_best(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "best_precision", lambda device: "fp16")
+    for given, precision in ((None, "fp32"), ("bf16", "bf16"), ("auto", "fp16")):
+        panel = make(**({"precision": given} if given else {}))
+        assert {config.precision for config in panel.plan.configs.values()} == {precision}
 
 
 def test_a_run_s_time_is_that_of_its_parts() -> None:

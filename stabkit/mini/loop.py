@@ -34,6 +34,7 @@ from stabkit.mini.anatomy import (
 )
 from stabkit.mini.batch import Batch, Source
 from stabkit.optim import parameter_groups
+from stabkit.precision import has_bf16
 
 CHECKPOINT = "checkpoint.pt"
 LOSSES = ("words", "sentence")
@@ -61,8 +62,7 @@ class Machine:
         except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
             reason = str(error).splitlines()[0]
             raise ModelError(f"no device {device!r} ({reason}); expected cpu or cuda") from error
-        native = chosen.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-        half = precision == "bf16" if precision else native
+        half = precision == "bf16" if precision else has_bf16(chosen)
         return cls(chosen, "bf16" if half else "fp32", compiled)
 
 

@@ -53,8 +53,8 @@ def study_panel(
     the environment variable STABKIT_STORE, else ``runs``); those already there, or published in
     ``results``, are not done again. With ``max_steps`` the length of runs is in steps, not epochs.
     ``run`` is as in ``stabkit.sweep.sweep``; any other field of ``RunConfig``, such as
-    ``label_column`` or ``precision``, is the same for all runs. A panel made later in the same
-    kernel stops the training of this one.
+    ``label_column`` or ``precision``, is the same for all runs; the precision "auto" is the best
+    that the device has. A panel made later in the same kernel stops the training of this one.
 
     While the book is built, it is a sentence that says how to get a kernel. Raises StabkitError
     where ipywidgets is not installed.
@@ -66,10 +66,14 @@ def study_panel(
             "the panel needs ipywidgets, which is not installed; install it with "
             "pip install 'ipywidgets>=8.1' and restart the kernel"
         )
+    from stabkit import train
+    from stabkit.precision import AUTO
     from stabkit.widgets.calibration import usable_processes
     from stabkit.widgets.form import Form
     from stabkit.widgets.panel import StudyPanel
 
+    if fields.get("precision") == AUTO:
+        fields["precision"] = train.best_precision(train.choose_device())
     runs = open_store(
         str(store or os.environ.get("STABKIT_STORE") or RUNS),
         None if results is None else Path(results),
