@@ -176,6 +176,9 @@ def test_caption_comes_from_the_table() -> None:
     assert text == (
         "Ours never fails. Scale: mini; n = 25 runs in each of 3 cells; cpu, Some CPU; 2026-01-02."
     )
+    one_cell = runs().query("method == 'Ours'")
+    assert "mini; n = 25 runs; cpu" in figures.caption(one_cell, "Ours never fails", "mini")
+    assert "mini; n = 1 run; cpu" in figures.caption(one_cell[:1], "Ours never fails", "mini")
     later = runs().assign(task="rte", device="cuda", hardware="Some GPU", date="2026-02-01")
     both = figures.caption(pd.concat([runs(), later.iloc[:-5]]), "They differ.", "mini and paper")
     assert "n = 20 to 25 runs in each of 6 cells" in both

@@ -119,10 +119,12 @@ def caption(
     sizes = table.groupby(list(cell), dropna=False).size()
     low, high = sizes.min(), sizes.max()
     each = f"{low}" if low == high else f"{low} to {high}"
+    noun = "runs" if high > 1 else "run"
+    where = f" in each of {len(sizes)} cells" if len(sizes) > 1 else ""
     days = sorted(table["date"].astype(str).str[:10])
     when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
     return (
-        f"{finding.rstrip('.')}. Scale: {scale}; n = {each} runs in each of {len(sizes)} cells; "
+        f"{finding.rstrip('.')}. Scale: {scale}; n = {each} {noun}{where}; "
         f"{' and '.join(classes.unique())}; {when}."
     )
 
