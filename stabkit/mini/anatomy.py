@@ -109,8 +109,8 @@ PLANS = {
     # BERT's sentence-level task, with a head that is thrown away.
     "mini-roberta": Plan("roberta", "next sentence", DEEP),
     # Made once and not shipped: it fills gaps from the other sentence, yet fine-tuning ends at 53
-    # to 61 % training accuracy on the RTE-like task (five pilot runs, three rates). One layer of this
-    # width, shared by all, seems too little; 1,500 steps of next sentences did not mend it.
+    # to 61 % training accuracy on the RTE-like task (five pilot runs, three rates). One layer of
+    # this width, shared by all, seems too little; 1,500 steps of next sentences did not mend it.
     "mini-albert": Plan("albert", "sentence order", DEEP),
     "mini-bert-shallow": Plan(
         "bert",
