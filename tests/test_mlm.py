@@ -409,13 +409,14 @@ def test_batches_hold_each_row_with_a_hidden_token_once_shortest_first() -> None
 
 
 def test_held_out_rows_look_like_those_of_pre_training() -> None:
-    """Two segments for BERT, no segment ids for RoBERTa, whose rows are never out of place."""
-    bert, roberta = (held_out_text(tiny.model(name), blocks=1) for name in SWAPPABLE)
-    assert len(bert.input_ids) == len(roberta.input_ids) == 256
+    """Two segments for BERT, no segment ids for RoBERTa, other wrong rows for ALBERT."""
+    bert, roberta, albert = (held_out_text(tiny.model(a), blocks=1) for a in tiny.ARCHITECTURES)
+    assert len(bert.input_ids) == len(roberta.input_ids) == len(albert.input_ids) == 256
     assert bert.segments is not None
     assert bert.segments.any(1).float().mean() > 0.9
     assert roberta.segments is None
-    assert not torch.equal(true_ids(bert), true_ids(roberta)[:, : bert.input_ids.shape[1]])
+    assert torch.equal(true_ids(bert), true_ids(roberta))
+    assert not torch.equal(true_ids(bert), true_ids(albert)[:, : bert.input_ids.shape[1]])
 
 
 def test_held_out_rows_do_not_depend_on_what_was_tokenised_before() -> None:
