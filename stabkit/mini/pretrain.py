@@ -2,8 +2,8 @@
 
 ``python -m stabkit.mini.pretrain mini-bert --out models/mini-bert`` makes a model. It can be
 stopped at any time and goes on from its last checkpoint. BERT learns next sentences with segments
-and ALBERT (layers shared) sentence order, as in their papers; RoBERTa, which in its own
-learns words alone, next sentences without segments (``stabkit.mini.anatomy.PLANS`` says why).
+and ALBERT (layers shared) sentence order, as in their papers; RoBERTa, which in its
+paper learns words alone, next sentences without segments (``stabkit.mini.anatomy.PLANS`` says why).
 
 A masked word is best found in the other sentence, but nothing tells a new encoder to look there:
 without help twelve narrow layers stay for thousands of steps at the loss of local syntax. So
