@@ -174,7 +174,7 @@ def complaints(browser: Any) -> list[str]:
 
 
 def opened(browser: Any, page: Path, width: int = 1280) -> None:
-    """Open a built page and wait until all of its figures are drawn."""
+    """Open a built page and wait until all of its figures are drawn and no colour is changing."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get_log("browser")  # what was said before this page is not its own
@@ -191,6 +191,7 @@ def waited(browser: Any, until: Callable[[Any], Any]) -> None:
 DRAWN = """
 const figures = [...document.querySelectorAll(".stabkit-exhibit > div, .stabkit-panel")];
 return document.readyState === "complete"
+    && document.getAnimations().every(animation => animation.playState !== "running")
     && figures.every(figure => figure.querySelectorAll("svg.main-svg").length > 0);
 """
 
