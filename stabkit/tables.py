@@ -22,7 +22,8 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
     "diverged": "loss not finite",
 }
 UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set
-LAYER = re.compile(r"layers?\.(\d+)(?:\.(.+))?$")  # its number; what a matrix is called in it
+# The number of a layer (ALBERT: of a group of layers that share weights); a matrix's name in it.
+LAYER = re.compile(r"(?:layers?|layer_groups)\.(\d+)(?:\.albert_layers\.\d+)?(?:\.(.+))?$")
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:

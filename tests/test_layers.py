@@ -14,6 +14,7 @@ from stabkit.figures.style import CLEAR
 from stabkit.tables import layer_norms, layer_weights
 
 ALBERT = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query.weight"
+GROUP_4 = ALBERT.replace("groups.0", "groups.3")
 
 
 def lines(figure: go.Figure, name: str) -> list[go.Scatter]:
@@ -40,6 +41,10 @@ def test_layer_norms_of_thinned_and_shared_layers() -> None:
     shared = pd.DataFrame({"step": [1, 2], ALBERT: [0.1, 0.2]})
     assert layer_norms(shared)[1].tolist() == [0.1, 0.2]
     assert layer_weights(shared) == ["attention.query.weight"]
+    groups = pd.DataFrame({"step": [1, 2], ALBERT: [0.1, 0.2], GROUP_4: [0.3, 0.4]})
+    assert layer_norms(groups)[4].tolist() == [0.3, 0.4]
+    assert layer_weights(groups) == ["attention.query.weight"]
+    assert layer_norms(groups.rename(columns={GROUP_4: GROUP_4.split(".attention")[0]}))[4].any()
     with pytest.raises(StabkitError, match=r"no column of a layer and the weight 'key\.weight'"):
         layer_norms(shared, "key.weight")
     with pytest.raises(StabkitError, match="no column of a layer; the columns are step, pooler"):

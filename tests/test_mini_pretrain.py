@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -19,7 +20,17 @@ from stabkit.mini.anatomy import PLANS, Phase, Plan
 from stabkit.mini.card import card
 from stabkit.mini.corpus import books
 from stabkit.mini.pretrain import start
-from stabkit.mini.rows import BLOCK, MAX_LENGTH, Rows, block, mask_words
+from stabkit.mini.rows import (
+    BEFORE,
+    BLOCK,
+    ELSEWHERE,
+    MAX_LENGTH,
+    NEXT,
+    Rows,
+    _pair,
+    block,
+    mask_words,
+)
 
 TINY = (
     Phase(1, 2, 1e-3, 1e-3, echo=1.0, second_only=True, dropout=0.0),
@@ -48,6 +59,21 @@ def test_a_block_is_the_same_each_time_and_has_all_its_rows(rows: list[Rows]) ->
 def test_half_of_the_rows_are_out_of_place(rows: list[Rows]) -> None:
     labels = torch.cat([batch.sentence_label for batch in rows]).float()
     assert 0.35 < labels.mean() < 0.65
+
+
+def test_structure_asks_for_next_elsewhere_and_before_equally_often() -> None:
+    scenes = [[f"{name}{i}" for i in range(9)] for name in "ab"]
+    found = []
+    for seed in range(300):
+        first, second, relation = _pair(Random(seed), scenes, 0, scenes[1:], "sentence structure")
+        one, other = first.split(), second.split()
+        if relation == ELSEWHERE:
+            assert one[0].startswith("a") and other[0].startswith("b")
+        else:
+            whole = one + other if relation == NEXT else other + one
+            assert " ".join(whole) in " ".join(scenes[0])
+        found.append(relation)
+    assert all(70 < found.count(relation) < 130 for relation in (NEXT, ELSEWHERE, BEFORE))
 
 
 def test_echo_rows_say_a_sentence_twice() -> None:

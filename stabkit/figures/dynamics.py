@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,10 +16,9 @@ from stabkit.figures.style import PALETTE, colour, reference
 from stabkit.figures.values import about
 from stabkit.schedule import correction_factor as factor
 from stabkit.stats import Floats
-from stabkit.tables import only, require
+from stabkit.tables import LAYER, only, require
 
 POINTS = 300  # per line: more than a phone has columns for, and pages stay small
-LAYER = re.compile(r"layers?\.(\d+)\.")
 DEPTH = sample_colorscale("Viridis", list(np.linspace(0.15, 0.85, 8)))  # seen on white and black
 
 

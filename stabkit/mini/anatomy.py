@@ -22,6 +22,9 @@ MAX_POSITIONS = 128
 # BERT-large starts from N(0, 0.02) at width 1,024: unit inputs come out of a layer at 0.64. A
 # narrow model starts at the same scale, not at the same number, or its attention wakes up late.
 BERT_LARGE_SCALE = 0.02 * 1024**0.5
+# ALBERT's layers share their weights, all of them or in groups (Lan et al. 2020, section 4.5). At
+# width 64 one set of weights is too little: it filled gaps, but did not learn to compare sentences.
+ALBERT_GROUPS = 4
 _LAYER = re.compile(r"\.layer\.(\d+)\.")
 
 
@@ -107,9 +110,9 @@ PLANS = {
     # RoBERTa itself learns words alone. In trials such an encoder did not learn at this size to
     # compare sentences, so it is given BERT's sentence-level task, with a head that is thrown away.
     "mini-roberta": Plan("roberta", "next sentence", DEEP),
-    # Made once and not shipped, since it does not pass the gate: it fills gaps from the other
-    # sentence, yet hardly fits the RTE-like task in 3 epochs, at none of three rates tried.
-    "mini-albert": Plan("albert", "sentence order", DEEP),
+    # ALBERT tells a segment's order alone. So trained it hardly fitted the RTE-like task in 3
+    # epochs, at none of three rates; StructBERT's task asks for ALBERT's answer and for BERT's.
+    "mini-albert": Plan("albert", "sentence structure", DEEP),
     "mini-bert-shallow": Plan(
         "bert",
         "next sentence",
@@ -160,14 +163,20 @@ def build_model(
         return transformers.BertForPreTraining(transformers.BertConfig(**common))
     if plan.architecture == "albert":
         common |= {"embedding_size": plan.hidden, "classifier_dropout_prob": dropout}
-        return transformers.AlbertForPreTraining(transformers.AlbertConfig(**common))
+        common |= {"num_hidden_groups": ALBERT_GROUPS}
+        model: Any = transformers.AlbertForPreTraining(transformers.AlbertConfig(**common))
+        del model.sop_classifier  # two answers, where three are asked for
+        return _with_head(model, nn.Linear(plan.hidden, 3))
     # RoBERTa counts positions from the padding id on.
     common |= {"max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
-    config = transformers.RobertaConfig(**common)
-    model = transformers.RobertaForMaskedLM(config)
-    head = RobertaClassificationHead(config)  # type: ignore[no-untyped-call]
+    model = transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common))
+    return _with_head(model, RobertaClassificationHead(model.config))  # type: ignore[no-untyped-call]
+
+
+def _with_head(model: Any, head: nn.Module) -> transformers.PreTrainedModel:
+    """Return ``model`` with a head for sentences that no class of transformers has a place for."""
     model.sentence = head.apply(model._init_weights)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def stacked(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -202,7 +211,7 @@ def parts(model: Any, plan: Anatomy) -> tuple[nn.Module, nn.Module, Callable[[An
     if plan.architecture == "bert":
         return model.bert, model.cls.predictions, _pooled(model.cls.seq_relationship)
     if plan.architecture == "albert":
-        return model.albert, model.predictions, _pooled(model.sop_classifier)
+        return model.albert, model.predictions, _pooled(model.sentence)
     return model.roberta, model.lm_head, lambda output: model.sentence(output.last_hidden_state)
 
 
@@ -211,7 +220,7 @@ def _pooled(head: nn.Module) -> Callable[[Any], Tensor]:
 
 
 def published(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
-    """Return ``model`` without what no class of transformers has a place for: RoBERTa's head."""
+    """Return ``model`` without the head for sentences of ``build_model``; BERT keeps its own."""
     if hasattr(model, "sentence"):
         del model.sentence
     return model

@@ -1,9 +1,10 @@
 """Pre-training of the organism: masked words plus each architecture's sentence-level task.
 
 ``python -m stabkit.mini.pretrain mini-bert --out models/mini-bert`` makes a model. It can be
-stopped at any time and goes on from its last checkpoint. BERT learns next sentences with segments
-and ALBERT (layers shared) sentence order, as in their papers; RoBERTa, which in its
-paper learns words alone, next sentences without segments (``stabkit.mini.anatomy.PLANS`` says why).
+stopped at any time and goes on from its last checkpoint. BERT learns next sentences with segments,
+as in its paper. RoBERTa, which there learns words alone, does so too, without segments; ALBERT
+tells the next segment from the one before and from another's
+(``stabkit.mini.anatomy.PLANS`` says why).
 
 A masked word is best found in the other sentence, but nothing tells a new encoder to look there:
 without help twelve narrow layers stay for thousands of steps at the loss of local syntax. So

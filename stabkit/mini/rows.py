@@ -16,7 +16,10 @@ from torch import Tensor
 
 from stabkit.mini.corpus import Scene, book
 
-Objective = Literal["next sentence", "sentence order", "none"]
+# Devlin et al. 2019 tell the next segment from another's; Wang et al. 2020 (StructBERT) also from
+# the segment before, which is what Lan et al. 2020 (ALBERT) tell it from.
+Objective = Literal["next sentence", "sentence structure", "none"]
+NEXT, ELSEWHERE, BEFORE = range(3)
 BLOCK = 256
 MAX_LENGTH = 64
 UNRELATED_BOOK = 0.3
@@ -52,15 +55,19 @@ def _span(rng: Random, scene: Scene) -> tuple[str, str]:
 def _pair(
     rng: Random, scenes: list[Scene], place: int, strangers: list[Scene], objective: Objective
 ) -> tuple[str, str, int]:
-    """Return two segments and whether they are out of place (1) or in place (0)."""
+    """Return two segments and where the second is from: NEXT, ELSEWHERE or BEFORE."""
     first, second = _span(rng, scenes[place])
-    wrong = objective != "none" and rng.random() < 0.5
-    if wrong and objective == "sentence order":
+    relation = NEXT
+    if objective == "next sentence":
+        relation = int(rng.random() < 0.5)
+    elif objective == "sentence structure":
+        relation = rng.randrange(3)
+    if relation == BEFORE:
         first, second = second, first
-    elif wrong:
+    elif relation == ELSEWHERE:
         others = [scene for i, scene in enumerate(scenes) if i != place]
         second = _span(rng, rng.choice(strangers if rng.random() < UNRELATED_BOOK else others))[1]
-    return first, second, int(wrong)
+    return first, second, relation
 
 
 def _echo(rng: Random, scenes: list[Scene]) -> tuple[str, str, int]:
