@@ -36,12 +36,15 @@ TRENDS = {
     "learning_rate": ("failure rate rises with the learning rate", 1),
     "bias_correction": ("failure rate lower with correction", -1),
 }
-COLUMNS = ("exhibit", "criterion", "verdict", "number (95 % interval)", "n", "because")
+COLUMNS = ("exhibit", "criterion", "verdict", "certainty", "number (95 % interval)", "n", "because")
 
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return findings as text, one row each, with the columns COLUMNS."""
-    rows = [(f.exhibit, f.criterion, f.verdict, f.shown(), f.runs, f.reason) for f in findings]
+    rows = [
+        (f.exhibit, f.criterion, f.verdict, f.certainty, f.shown(), f.runs, f.reason)
+        for f in findings
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -137,7 +140,8 @@ def shallow(table: pd.DataFrame, control: str = "mini-bert-shallow") -> Finding:
     only(deep, "model")
     less, more = _count(small), _count(deep)
     told = f"shallow: {less}; deep: {more}"
-    return Finding(*head, len(table), told, less.share < more.share, rate_difference(less, more))
+    fewer = rate_difference(less, more)
+    return Finding(*head, len(table), told, less.share < more.share, fewer, line=0)
 
 
 def figure_9(table: pd.DataFrame) -> list[Finding]:
@@ -177,7 +181,7 @@ def figure_8a(
     last = finite_scores(good, "score_last")
     told = f"{100 * early.mean():.1f} % at 3 epochs, {100 * last.mean():.1f} % at the end"
     gain = bootstrap(last - early, np.mean, rng)
-    return Finding(*head, len(good), told, gain.value >= 0, gain)
+    return Finding(*head, len(good), told, gain.value >= 0, gain, line=0)
 
 
 def _early_score(run: Mapping[str, Any], histories: Mapping[str, pd.DataFrame]) -> float:
@@ -208,7 +212,7 @@ def figure_8b(table: pd.DataFrame, rng: np.random.Generator) -> list[Finding]:
     runs = table[np.isfinite(table["train_loss"])].sort_values("train_loss")
     scores = finite_scores(runs, "score_last")
     rho = rank_correlation(runs["train_loss"], scores, rng)
-    whole = Finding(*rising, len(runs), "all runs", bool(rho.value < 0), rho, "")
+    whole = Finding(*rising, len(runs), "all runs", bool(rho.value < 0), rho, "", line=0)
     lowest, following, *_ = np.array_split(scores[~learned_nothing(runs)], 4)
     if not following.size:
         return [whole, Finding(*lasting, lowest.size, "fewer than 2 runs learn")]

@@ -7,7 +7,7 @@ meet the published runs. Reading them needs no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -85,8 +85,12 @@ def _complete(runs: pd.DataFrame) -> bool:
 
 
 def _forgetting() -> list[Finding]:
-    models = _each(pages.shelf("layer-swaps"), "model")
-    return [finding for rows in models for finding in mechanism.layer_swap(rows)]
+    found = []
+    for rows in _each(pages.shelf("layer-swaps"), "model", "task"):
+        where = f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}"
+        for finding in mechanism.layer_swap(rows):
+            found.append(replace(finding, exhibit=f"{finding.exhibit}, {where}"))
+    return found
 
 
 def _flat_losses() -> list[Finding]:

@@ -18,7 +18,8 @@ class Finding:
     """One criterion of an exhibit: does it hold (None: not judged yet), by which number, and why.
 
     ``number`` is a share or a difference of shares, shown in % or points, or has no unit; ``runs``
-    is how many it comes from.
+    is how many it comes from. ``line`` is the number at which the verdict turns, where one number
+    alone decides.
     """
 
     exhibit: str
@@ -28,11 +29,23 @@ class Finding:
     holds: bool | None = None
     number: Estimate = UNKNOWN
     unit: Literal["%", "points", ""] = "points"
+    line: float | None = None
 
     @property
     def verdict(self) -> str:
         """The verdict in words: holds, does not hold, not judged yet."""
         return VERDICTS[self.holds]
+
+    @property
+    def certainty(self) -> str:
+        """Clear or open: does the interval leave out the number at which the verdict turns?
+
+        Nothing where several numbers decide or the one that does has no interval.
+        """
+        _, low, high = self.number
+        if self.line is None or self.holds is None or np.isnan(low) or np.isnan(high):
+            return ""
+        return "open" if low <= self.line <= high else "clear"
 
     def shown(self) -> str:
         """Return the number with interval and unit; nothing where there is none."""

@@ -24,6 +24,7 @@ from stabkit.stats import Estimate, Floats, bootstrap
 from stabkit.tables import layer_norms, learned_nothing, only, require
 
 FORGETFUL = 10 / 24  # of the depth, from the top: what the paper's failed runs have forgotten
+HALF = 0.5  # of the excess, what "most" is more than
 FLAT = 0.05  # around the label entropy
 WARM, LATE = 0.1, 2 / 3  # of a run's steps: where its warmup ends, where its end begins
 EMBEDDINGS = {False: "fine-tuned embeddings", True: "pre-trained embeddings"}
@@ -77,13 +78,14 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
     ratio = _times(nll, failed, 0)
     told = f"{_perplexity(nll.loc[failed, 0])} in failed runs, {_perplexity(nll.loc[~failed, 0])}"
     told += f" in successful ones, {_perplexity(nll[depth])} with all layers given back"
-    first = Finding(*more, len(nll), told, bool(ratio.value > 1), ratio, "")
+    first = Finding(*more, len(nll), told, bool(ratio.value > 1), ratio, "", line=1)
     share = _gone(nll[failed], top)
     if share is None:
         return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
     told = f"perplexity of failed runs: {', '.join(steps)}"
-    return first, Finding(*gone, int(failed.sum()), told, bool(share.value > 0.5), share, "%")
+    most = bool(share.value > HALF)
+    return first, Finding(*gone, int(failed.sum()), told, most, share, "%", HALF)
 
 
 def given_back(rows: pd.DataFrame) -> list[tuple[Estimate | None, Estimate | None]]:
@@ -140,7 +142,7 @@ def flat_loss(table: pd.DataFrame, rng: np.random.Generator) -> Finding:
         return Finding(*head, len(failed), "no failed run with a finite loss")
     told = f"mean distance; {(away <= FLAT).sum()} of {len(failed)} failed runs lie within"
     mean = bootstrap(finite, np.mean, rng)
-    return Finding(*head, len(failed), told, bool(mean.value <= FLAT), mean, "%")
+    return Finding(*head, len(failed), told, bool(mean.value <= FLAT), mean, "%", FLAT)
 
 
 def gradients(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]) -> list[Finding]:
@@ -176,7 +178,7 @@ def _orders(head: tuple[str, str], logarithms: pd.Series) -> Finding:
         f"orders of magnitude from {10 ** failed.mean():.2g} in failed runs to "
         f"{10 ** successful.mean():.2g} in successful ones"
     )
-    return Finding(*head, len(logarithms), told, bool(gap.value > 0), gap, "")
+    return Finding(*head, len(logarithms), told, bool(gap.value > 0), gap, "", line=0)
 
 
 def _vanishing(gradients: pd.DataFrame) -> tuple[float, float]:

@@ -205,7 +205,7 @@ def _checks(described: pd.DataFrame, tasks: Iterable[str], tests: Tests) -> pd.D
         for task in tasks
         for check, holds, numbers in (
             *_spread_checks(described.loc[task]),
-            *_levene_checks(task, tests, adjusted),
+            *_levene_checks(task, tests, adjusted, described.loc[task, "std"]),
             _order_check(described.loc[task]),
         )
     ]
@@ -228,13 +228,15 @@ def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
     yield "no method fails less often than Ours", least, _beside(rates)
 
 
-def _levene_checks(task: str, tests: Tests, adjusted: Floats) -> Iterator[Check]:
+def _levene_checks(task: str, tests: Tests, adjusted: Floats, stds: pd.Series) -> Iterator[Check]:
+    """Levene's test has two sides, so the numbers say which method spreads more."""
     for (tested, test), p in zip(tests, adjusted, strict=True):
         if tested != task:
             continue
         numbers = (
             f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
-            f"Brown-Forsythe {test.brown_forsythe:.2g}"
+            f"Brown-Forsythe {test.brown_forsythe:.2g}; "
+            f"Ours spreads {'less' if stds['Ours'].value < stds[test.group].value else 'more'}"
         )
         yield f"Levene tells Ours from {test.group}", bool(p < ALPHA), numbers
 

@@ -84,15 +84,19 @@ def ablation(failures: dict[tuple[int, float, bool], int] | None = None) -> pd.D
 
 def test_a_finding_says_verdict_number_and_reason() -> None:
     found = [
-        Finding("Fig. 1", "less", 50, "why", True, Estimate(-0.4, -0.6, -0.1)),
-        Finding("Fig. 2", "more", 25, "because", False, Estimate(-0.5, -0.6, -0.4), ""),
-        Finding("Fig. 3", "same", 3, "too few"),
+        Finding("Fig. 1", "less", 50, "why", True, Estimate(-0.4, -0.6, -0.1), line=0),
+        Finding("Fig. 2", "more", 25, "because", False, Estimate(-0.5, -0.6, -0.4), "", -0.6),
+        Finding("Fig. 3", "same", 3, "too few", line=0),
+        Finding("Fig. 4", "all", 3, "two numbers decide", True, Estimate(-0.5, -0.6, -0.4)),
+        Finding("Fig. 5", "one", 2, "one pair", True, Estimate(0.1, np.nan, np.nan), line=0),
     ]
     rows = as_table(found)
     assert list(rows.columns) == list(agreement.COLUMNS)
-    assert list(rows["verdict"]) == ["holds", "does not hold", "not judged yet"]
-    assert list(rows.iloc[:, 3]) == ["-40.0 (-60.0 to -10.0) points", "-0.50 (-0.60 to -0.40)", ""]
-    assert list(rows["n"]) == [50, 25, 3]
+    assert list(rows["verdict"][:3]) == ["holds", "does not hold", "not judged yet"]
+    assert list(rows["certainty"]) == ["clear", "open", "", "", ""]
+    shown = ["-40.0 (-60.0 to -10.0) points", "-0.50 (-0.60 to -0.40)", ""]
+    assert list(rows["number (95 % interval)"][:3]) == shown
+    assert list(rows["n"][:3]) == [50, 25, 3]
     with pytest.raises(AttributeError):
         found[0].holds = False  # type: ignore[misc]
 

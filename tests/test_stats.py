@@ -192,6 +192,13 @@ def test_verdict_agrees_when_the_runs_are_like_the_papers() -> None:
     assert len(verdict.checks) == 5
 
 
+def test_levene_is_told_with_the_side_that_spreads_more() -> None:
+    spreads = {"Devlin": 0.002, "Lee": 0.08, "Ours": 0.012}
+    checks = table_1_verdict(table_1(spreads), rng()).checks.set_index("check")["numbers"]
+    assert checks["Levene tells Ours from Devlin"].endswith("; Ours spreads more")
+    assert checks["Levene tells Ours from Lee"].endswith("; Ours spreads less")
+
+
 def test_verdict_disagrees_and_says_where() -> None:
     same = table_1(dict.fromkeys(METHODS, 0.05))
     verdict = table_1_verdict(same, rng())
