@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import clusters
@@ -27,15 +28,9 @@ def local(folder: Path, scheme: str, runs: int, kills: int) -> Study:
 def cluster(folder: Path, runs: int, kills: int) -> Study:
     """Disturb a Ray cluster."""
     with clusters.two_nodes(folder, cores=2) as nodes:
-
-        def node() -> None:
-            (victim,) = nodes.worker_nodes
-            clusters.kill(victim)
-            nodes.worker_nodes.clear()
-            nodes.add_node(num_cpus=2, wait=False)
-
         study = Study(f"file://{folder / 'store'}", runs, folder / "log", nodes.address)
-        study.survive({"node": node}, kills, seed=1)
+        faults = {"node": partial(clusters.replace_worker_node, nodes, 2)}
+        study.survive(faults, kills, seed=1)
     return study
 
 

@@ -24,6 +24,14 @@ def kill(node: Any) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def replace_worker_node(cluster: Any, cores: int) -> None:
+    """Kill the node that does runs; another comes in its place."""
+    (victim,) = cluster.worker_nodes
+    kill(victim)
+    cluster.worker_nodes.clear()
+    cluster.add_node(num_cpus=cores, wait=False)
+
+
 @contextmanager
 def two_nodes(folder: Path, cores: int = 1) -> Iterator[Any]:
     """Yield a cluster whose head has no cores for runs and whose first node has ``cores``."""
@@ -41,7 +49,7 @@ def two_nodes(folder: Path, cores: int = 1) -> Iterator[Any]:
 
 @contextmanager
 def environment(folder: Path) -> Iterator[None]:
-    """Set what Ray's processes inherit.
+    """Set what Ray's processes inherit; runs on nodes note themselves in ``folder / "log"``.
 
     Ray gives its helpers 15 seconds to start. Each imports jsonschema, which in turn imports
     rfc3987_syntax where JupyterLab has brought it: seconds of work. So that a busy machine starts
@@ -49,7 +57,11 @@ def environment(folder: Path) -> Iterator[None]:
     """
     (folder / "rfc3987_syntax.py").write_text("raise ImportError\n")
     paths = (str(folder), str(TESTS), str(TESTS.parent))
-    values = {"PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+    values = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "FAKE_LOG": str(folder / "log"),
+    }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -35,10 +35,12 @@ def main() -> None:
 
     leases.LAPSE, leases.RENEW, leases.LOOK = float(lapse), float(lapse) / 5, 0.2
     launcher = RayCluster(address) if address else None
-    with suppress(SweepError):  # runs that lost their worker; this driver is started again
+    try:
         sweep(
             fakes.grid(int(n)), Store(store), int(processes), fakes.noted, False, launcher=launcher
         )
+    except SweepError as error:  # runs that lost their worker; this driver is started again
+        print(error, file=sys.stderr)
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Study:
         rng.shuffle(names)
         end, self.driver = time.monotonic() + PATIENCE + 10 * self.n, self._start()
         while (stored := len(storage.files(store.path / "runs"))) < self.n:
-            assert time.monotonic() < end, f"waited too long, after {self.kills}"
+            said = self.said.read_text()[-2000:]
+            assert time.monotonic() < end, f"waited too long, after {self.kills}: {said}"
             if self.driver.poll() is not None:
                 self.driver = self._start()
             if moments and stored >= moments[0]:
@@ -84,6 +87,11 @@ class Study:
             assert_frame_equal(store.history(key), calm.history(key))
         return table
 
+    @property
+    def said(self) -> Path:
+        """Where the drivers' complaints are."""
+        return self.log.with_suffix(".said")
+
     def begun(self) -> int:
         """Return how many runs were begun, those that were killed included."""
         return len(self.log.read_text().splitlines())
@@ -91,11 +99,12 @@ class Study:
     def _start(self) -> subprocess.Popen[bytes]:
         paths = os.pathsep.join((str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")))
         processes, lapse = "1" if self.address else "2", str(self.lapse)
-        return subprocess.Popen(
-            [sys.executable, __file__, self.url, str(self.n), processes, self.address, lapse],
-            env={**os.environ, "PYTHONPATH": paths, "FAKE_LOG": str(self.log)},
-            stderr=subprocess.DEVNULL,
-        )
+        with self.said.open("a") as said:
+            return subprocess.Popen(
+                [sys.executable, __file__, self.url, str(self.n), processes, self.address, lapse],
+                env={**os.environ, "PYTHONPATH": paths, "FAKE_LOG": str(self.log)},
+                stderr=said,
+            )
 
     def _kill_driver(self) -> None:
         self.driver.kill()
