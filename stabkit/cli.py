@@ -71,6 +71,7 @@ def study(
     processes: options.Processes = None,
     seeds_at_once: options.SeedsAtOnce = 1,
     seeds: options.Seeds = None,
+    model: options.OneModel = None,
     learning_rate: options.Rate = None,
     anew: options.Anew = False,
     dry_run: options.DryRun = False,
@@ -101,6 +102,8 @@ def study(
 
     opened = open_store(store, results)
     grid = selection.study_grid(name, opened, learning_rate)
+    if model is not None:
+        grid = selection.with_model(grid, model)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
     from stabkit.cluster import RayCluster

@@ -22,7 +22,7 @@ Preset: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[
     str,
     Option(
-        help="mini-bert, mini-bert-shallow, a folder in Hugging Face layout, or a name on the hub."
+        help="A mini model (mini-bert, ...), a folder in Hugging Face layout, or a name on the hub."
     ),
 ]
 TaskName: TypeAlias = Annotated[
@@ -139,6 +139,9 @@ Gpus: TypeAlias = Annotated[
 ]
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
+]
+OneModel: TypeAlias = Annotated[
+    str | None, Option("--model", metavar="NAME", help="Only the study's runs of this model.")
 ]
 HowManySeeds: TypeAlias = Annotated[
     int, Option(min=2, help="How many; the more, the surer the verdict.")

@@ -143,6 +143,15 @@ def _having(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     return runs
 
 
+def with_model(configs: list[RunConfig], model: str) -> list[RunConfig]:
+    """Return those of a model; raises ConfigError where there are none."""
+    chosen = [config for config in configs if config.model == model]
+    if not chosen:
+        known = dict.fromkeys(config.model for config in configs)
+        raise ConfigError(f"--model {model}: the study has {', '.join(known)} only")
+    return chosen
+
+
 def with_seeds(configs: list[RunConfig], text: str) -> list[RunConfig]:
     """Return those with a seed of the range ``A:B``, B not included, as in Python.
 

@@ -270,11 +270,12 @@ def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.Mon
     base = tiny.config(max_steps=2, epochs=None)
 
     def grid(rate: float) -> list[RunConfig]:
-        return studies.grid(base.replace(learning_rate=rate), range(4))
+        runs = studies.grid(base.replace(learning_rate=rate), range(4))
+        return runs + [run.replace(model=base.model + "-none") for run in runs]
 
     study = studies.Study("few", "a few runs", grid)
     monkeypatch.setitem(studies.STUDIES, "few", study)
-    asked = ("study", "few", "--seeds", "1:3", "--learning-rate", "1e-3")
+    asked = ("study", "few", "--model", base.model, "--seeds", "1:3", "--learning-rate", "1e-3")
     said = stabkit(*asked, "--dry-run")
     assert (said.status, said.out) == (0, "")
     assert said.err.endswith("few: 2 runs, 0 done, 2 to do\n")
@@ -285,7 +286,7 @@ def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.Mon
     assert stabkit(*asked).out == said.out == stabkit("table", "few", *asked[-2:]).out
 
     monkeypatch.setattr(train, "run", lambda config: (_ for _ in ()).throw(KeyboardInterrupt))
-    said = stabkit("study", "few", "--learning-rate", "1e-3")
+    said = stabkit("study", "few", "--model", base.model, "--learning-rate", "1e-3")
     assert said.status == 130
     assert "stopped: 2 of 4 runs are in runs; start the same again" in said.err
 

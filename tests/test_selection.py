@@ -136,6 +136,13 @@ def test_seeds_are_a_range_as_in_python() -> None:
             selection.with_seeds(configs, text)
 
 
+def test_one_model_of_a_study_may_be_chosen() -> None:
+    one, other = fakes.grid(2), fakes.grid(2, model="mini-roberta")
+    assert selection.with_model(one + other, "mini-roberta") == other
+    with pytest.raises(ConfigError, match="the study has mini-bert, mini-roberta only"):
+        selection.with_model(one + other, "bert-large")
+
+
 def test_real_text_has_a_pilot_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StabkitError, match="follows from the study wiki-pilot, and 24 of its 24"):
         selection.study_grid("wiki-rates", store)
