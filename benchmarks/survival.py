@@ -15,7 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import clusters
+import torch
 from faults import Study
+
+from stabkit.records import hardware
 
 
 def local(folder: Path, scheme: str, runs: int, kills: int) -> Study:
@@ -40,7 +43,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
     given = parser.parse_args()
-    print(f"{'':<30}{'kills':<40}{'stored':>7}{'begun':>7}{'seconds':>9}  table")
+    here = hardware(torch.device("cpu"))
+    print(f"{here}, {time.strftime('%Y-%m-%d')}; {given.runs} runs, {given.kills} kills\n")
+    print("| | killed | stored | begun | seconds | table |\n|---|---|---|---|---|---|", flush=True)
     for name, disturb in {
         "2 processes, locks": lambda folder: local(folder, "", given.runs, given.kills),
         "2 processes, leases": lambda folder: local(folder, "file://", given.runs, given.kills),
@@ -53,7 +58,7 @@ def main() -> None:
             stored = len(study.check(folder / "calm"))
             killed = ", ".join(f"{study.kills.count(k)} {k}" for k in sorted({*study.kills}))
             begun = study.begun()
-        print(f"{name:<30}{killed:<40}{stored:>7}{begun:>7}{seconds:>9.0f}  the same", flush=True)
+        print(f"| {name} | {killed} | {stored} | {begun} | {seconds:.0f} | the same |", flush=True)
 
 
 if __name__ == "__main__":
