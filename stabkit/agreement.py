@@ -36,15 +36,12 @@ TRENDS = {
     "learning_rate": ("failure rate rises with the learning rate", 1),
     "bias_correction": ("failure rate lower with correction", -1),
 }
-COLUMNS = ("exhibit", "criterion", "verdict", "certainty", "number (95 % interval)", "n", "because")
+COLUMNS = ("exhibit", "criterion", "verdict", "number (95 % interval)", "n", "because")
 
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return findings as text, one row each, with the columns COLUMNS."""
-    rows = [
-        (f.exhibit, f.criterion, f.verdict, f.certainty, f.shown(), f.runs, f.reason)
-        for f in findings
-    ]
+    rows = [(f.exhibit, f.criterion, f.told, f.shown(), f.runs, f.reason) for f in findings]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -37,15 +37,22 @@ class Finding:
         return VERDICTS[self.holds]
 
     @property
-    def certainty(self) -> str:
-        """Clear or open: does the interval leave out the number at which the verdict turns?
+    def certain(self) -> bool | None:
+        """Does the interval leave out the number at which the verdict turns?
 
-        Nothing where several numbers decide or the one that does has no interval.
+        None where several numbers decide or the one that does has no interval.
         """
         _, low, high = self.number
         if self.line is None or self.holds is None or np.isnan(low) or np.isnan(high):
-            return ""
-        return "open" if low <= self.line <= high else "clear"
+            return None
+        return not low <= self.line <= high
+
+    @property
+    def told(self) -> str:
+        """The verdict and how certain it is, in words."""
+        if self.certain is None:
+            return self.verdict
+        return f"clearly {self.verdict}" if self.certain else f"{self.verdict}, perhaps by chance"
 
     def shown(self) -> str:
         """Return the number with interval and unit; nothing where there is none."""
@@ -54,7 +61,11 @@ class Finding:
             return ""
         if self.unit:
             return f"{self.number.percent()} {self.unit}"
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+        return f"{_plain(value)} ({_plain(low)} to {_plain(high)})"
+
+
+def _plain(number: float) -> str:
+    return f"{number:.2f}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 class Count(NamedTuple):

@@ -116,25 +116,49 @@ def claim(name: str) -> Any:
     )
 
 
-def sheet(
-    table: pd.DataFrame,
-    caption: str = "",
-    index: bool = False,
-    links: Mapping[str, str] | None = None,
-) -> Any:
+def sheet(table: pd.DataFrame, caption: str = "", index: bool = False) -> Any:
     """Return a table as HTML that scrolls where it is wider than the page.
 
-    Below it stand the caption and, in the book, a button that saves it as csv. There cells with a
-    text of ``links`` lead to the page that it names.
+    Below it stand the caption and, in the book, a button that saves it as csv.
     """
     body = table.to_html(index=index, border=0, justify="left", na_rep="")
-    for text, page in (links or {}).items() if os.environ.get("STABKIT_BOOK") else ():
-        cell = f"<td>{escape(text)}</td>"
-        body = body.replace(cell, f'<td><a href="{page}.html">{escape(text)}</a></td>')
-    below = f"<figcaption>{escape(caption)} {CSV_BUTTON}</figcaption>"
-    return _ipython().HTML(
-        f'<figure class="stabkit-sheet"><div tabindex="0">{body}</div>{below}</figure>'
+    return _sheet(f'<div tabindex="0">{body}</div>', caption)
+
+
+def verdicts(table: pd.DataFrame, caption: str, links: Mapping[str, str] | None = None) -> Any:
+    """Return findings as cards, one below the other; to a reader of its rows it is a table still.
+
+    ``table`` is that of ``stabkit.agreement.as_table``; it may have a further column, ``on``. In
+    the book cells with a text of ``links`` lead to the page that it names.
+    """
+    pages = (links or {}) if os.environ.get("STABKIT_BOOK") else {}
+    names = [str(name).split(" (")[0] for name in table.columns]  # as the style sheet knows them
+    head = "".join(f'<th role="columnheader">{escape(str(name))}</th>' for name in table.columns)
+    rows = "".join(
+        f'<tr role="row" class="{_outcome(row[names.index("verdict")])}">'
+        + "".join(map(_cell, names, row, [pages.get(text) for text in row]))
+        + "</tr>"
+        for row in table.astype(str).to_numpy().tolist()
     )
+    body = (
+        f'<table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table>'
+    )
+    return _sheet(body, caption, "stabkit-sheet stabkit-verdicts")
+
+
+def _cell(name: str, text: str, page: str | None) -> str:
+    shown = f'<a href="{page}.html">{escape(text)}</a>' if page else escape(text)
+    return f'<td role="cell" class="{name}">{shown}</td>'
+
+
+def _outcome(verdict: str) -> str:
+    return "for" if "holds" in verdict else "against" if "not hold" in verdict else "unjudged"
+
+
+def _sheet(body: str, caption: str, kind: str = "stabkit-sheet") -> Any:
+    below = f"<figcaption>{escape(caption)} {CSV_BUTTON}</figcaption>"
+    return _ipython().HTML(f'<figure class="{kind}">{body}{below}</figure>')
 
 
 def markdown(text: str) -> Any:

@@ -92,13 +92,25 @@ def test_a_finding_says_verdict_number_and_reason() -> None:
     ]
     rows = as_table(found)
     assert list(rows.columns) == list(agreement.COLUMNS)
-    assert list(rows["verdict"][:3]) == ["holds", "does not hold", "not judged yet"]
-    assert list(rows["certainty"]) == ["clear", "open", "", "", ""]
+    assert [finding.verdict for finding in found[:3]] == [
+        "holds",
+        "does not hold",
+        "not judged yet",
+    ]
+    assert [finding.certain for finding in found] == [True, False, None, None, None]
+    verdicts = ["clearly holds", "does not hold, perhaps by chance", "not judged yet", "holds"]
+    assert list(rows["verdict"]) == [*verdicts, "holds"]
     shown = ["-40.0 (-60.0 to -10.0) points", "-0.50 (-0.60 to -0.40)", ""]
     assert list(rows["number (95 % interval)"][:3]) == shown
     assert list(rows["n"][:3]) == [50, 25, 3]
     with pytest.raises(AttributeError):
         found[0].holds = False  # type: ignore[misc]
+
+
+def test_large_numbers_are_shown_without_decimals() -> None:
+    wide = Finding("Fig. 2", "more", 6, "", True, Estimate(81.88, 0.03, 259880.99), "", 1)
+    assert wide.shown() == "81.88 (0.03 to 259,881)"
+    assert wide.told == "holds, perhaps by chance"
 
 
 def test_settings_of_small_data() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 from published import MODEL, RATE, publish
 
 from stabkit import pages, studies
+from stabkit.agreement import COLUMNS, as_table
 from stabkit.errors import ConfigError
+from stabkit.findings import Finding
+from stabkit.stats import Estimate
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +96,27 @@ def test_tables_and_claims_are_escaped_html() -> None:
 
 
 def test_cells_lead_to_pages_in_the_built_book_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = pd.DataFrame({"exhibit": ["Fig. 1 <2>", "Fig. 3"]})
+    table = pd.DataFrame({"exhibit": ["Fig. 1 <2>", "Fig. 3"], "verdict": "holds"})
     monkeypatch.setenv("STABKIT_BOOK", "1")
-    body = pages.sheet(table, links={"Fig. 1 <2>": "06_baseline"}).data
-    assert '<td><a href="06_baseline.html">Fig. 1 &lt;2&gt;</a></td>' in body
-    assert "<td>Fig. 3</td>" in body
+    body = pages.verdicts(table, "", {"Fig. 1 <2>": "06_baseline"}).data
+    assert 'class="exhibit"><a href="06_baseline.html">Fig. 1 &lt;2&gt;</a></td>' in body
+    assert 'class="exhibit">Fig. 3</td>' in body
     monkeypatch.delenv("STABKIT_BOOK")
-    assert "<a " not in pages.sheet(table, links={"Fig. 3": "042_small_data"}).data
+    assert "<a " not in pages.verdicts(table, "", {"Fig. 3": "042_small_data"}).data
+
+
+def test_verdicts_are_a_table_whose_rows_are_for_against_or_unjudged() -> None:
+    found = [
+        Finding("Fig. 2, <k>", "less", 5, "a & b", True, Estimate(0.4, 0.3, 0.6), line=0.5),
+        Finding("Fig. 3", "more", 5, "why", False, Estimate(0.4, 0.3, 0.6), line=0.2),
+        Finding("Fig. 4", "same", 0, "no runs"),
+    ]
+    body = pages.verdicts(as_table(found), "n < 6").data
+    assert re.findall(r'<tr role="row" class="(\w+)">', body) == ["for", "against", "unjudged"]
+    table = ElementTree.fromstring(re.findall("<table.*</table>", body)[0])
+    read = [[cell.text or "" for cell in row] for row in table.iter("tr")]
+    assert read == [list(COLUMNS), *as_table(found).astype(str).to_numpy().tolist()]
+    assert "n &lt; 6" in body
 
 
 def test_reading_published_runs_does_not_import_torch() -> None:
