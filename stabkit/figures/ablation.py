@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def small_data(table: pd.DataFrame) -> go.Figure:
     """
     require(table, (*NEEDED, "task"))
     only(table, "model", "multiplier", "bias_correction")
-    lines = {name: name.replace(", ", "<br>") for name in SETTINGS}
+    lines = {name: "<br>".join(wrap(name, 10)) for name in SETTINGS}  # as narrow as on a phone
     named = table.assign(setting=settings(table).map(lines))
     return _panels(named, "task", "setting", dict.fromkeys(lines.values(), ""))
 
