@@ -66,12 +66,8 @@ def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     if not finished:
         return []
     ready = pd.concat(finished, ignore_index=True)
-    checks = table_1_verdict(ready, np.random.default_rng(0), exhibited=exhibited).checks
-    sizes = ready.groupby("task").size()
-    found = [
-        Finding(paper_task(row.task), row.check, int(sizes[row.task]), row.numbers, row.holds)
-        for row in checks.itertuples()
-    ]
+    judged = table_1_verdict(ready, np.random.default_rng(0), exhibited=exhibited).findings()
+    found = [replace(finding, exhibit=paper_task(finding.exhibit)) for finding in judged]
     done = {finding.exhibit for finding in found}
     found += [
         Finding(task, "the same", 0, "runs are missing") for task in exhibited if task not in done

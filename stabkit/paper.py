@@ -16,6 +16,7 @@ import pandas as pd
 
 from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
+from stabkit.findings import Finding
 from stabkit.stats import Floats
 from stabkit.tables import describe_groups, only, require
 
@@ -141,7 +142,7 @@ CLAIMS: dict[str, Claim] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Does an exhibit agree with the paper? ``checks``: task, check, holds, numbers; one row each.
+    """Does an exhibit agree with the paper? ``checks``: task, check, holds, numbers, runs.
 
     ``missing`` lists the exhibit's tasks without runs: the verdict is about the others only.
     """
@@ -150,6 +151,13 @@ class Verdict:
     agrees: bool
     checks: pd.DataFrame
     missing: tuple[str, ...] = ()
+
+    def findings(self) -> list[Finding]:
+        """Return the checks as findings, each named by its task."""
+        return [
+            Finding(row.task, row.check, int(row.runs), row.numbers, bool(row.holds))
+            for row in self.checks.itertuples()
+        ]
 
 
 def reported(task: str, method: str) -> Reported | None:
@@ -187,6 +195,7 @@ def table_1_verdict(
             raise StabkitError(f"no runs of {', '.join(absent)} on {task}; run them first")
     tests = [(task, test) for task in tasks for test in _levene_ours(runs, task, score)]
     checks = _checks(described, tasks, tests)
+    checks["runs"] = checks["task"].map(runs.groupby("task").size())
     done = {paper_task(task) for task in tasks}
     missing = tuple(task for task in exhibited if task not in done)
     name = "Fig. 1 and Table 1" if tuple(exhibited) == TASKS else ", ".join(exhibited)
