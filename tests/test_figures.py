@@ -161,7 +161,15 @@ def test_gradient_norms_draw_every_layer_twice() -> None:
 def test_gradient_norms_of_shared_layers() -> None:
     name = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query.weight"
     shared = pd.DataFrame({"step": [1, 2], name: [0.1, 0.2]})
-    assert len(named(figures.gradient_norms(shared, shared), "layer 1")) == 2
+    figure = figures.gradient_norms(shared, shared)
+    assert len(named(figure, "layer 1")) == 2
+    ticks = [
+        trace.marker.colorbar.dtick
+        for drawn in (figure, figures.gradient_norms(gradients(), gradients()))
+        for trace in drawn.data
+        if trace.marker.showscale
+    ]
+    assert ticks == [1, 2]
 
 
 def test_correction_factor_is_the_closed_form() -> None:

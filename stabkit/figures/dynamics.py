@@ -132,7 +132,12 @@ def _layer_key(top: int) -> go.Scatter:
         "cmax": max(2, top),
         "colorscale": DEPTH,
         "showscale": True,
-        "colorbar": {"title": "layer", "thickness": 10, "outlinewidth": 0},
+        "colorbar": {
+            "title": "layer",
+            "thickness": 10,
+            "outlinewidth": 0,
+            "dtick": max(1, round(top / 6)),
+        },
     }
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, hoverinfo="skip")
 
