@@ -283,6 +283,6 @@ def test_no_output_is_shown_by_the_name_of_its_type(built: Path, name: str) -> N
 def test_every_figure_and_picture_has_a_text_alternative(built: Path, name: str) -> None:
     text = (built / f"{name}.html").read_text(encoding="utf-8")
     for element in re.findall(r"<figure\b[^>]*>", text):
-        assert re.search(r'aria-label="[^"]+"|class="stabkit-sheet"', element), element
+        assert re.search(r'aria-label="[^"]+"|class="stabkit-sheet\b', element), element
     for element in re.findall(r"<img\b[^>]*>", text):
         assert re.search(r'alt="[^"]+"', element), element
