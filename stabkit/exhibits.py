@@ -59,6 +59,11 @@ def _each(table: pd.DataFrame, *by: str) -> Iterable[pd.DataFrame]:
     return [] if table.empty else [group for _, group in table.groupby(list(by), sort=False)]
 
 
+def _where(table: pd.DataFrame) -> str:
+    """Name the one model and task of a table."""
+    return f"{table['model'].iloc[0]} on {table['task'].iloc[0]}"
+
+
 def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     """Judge the methods on each task on which all of them have all their runs."""
     runs = pages.runs(*studies)
@@ -83,9 +88,8 @@ def _complete(runs: pd.DataFrame) -> bool:
 def _forgetting() -> list[Finding]:
     found = []
     for rows in _each(pages.shelf("layer-swaps"), "model", "task"):
-        where = f"{rows['model'].iloc[0]} on {rows['task'].iloc[0]}"
         for finding in mechanism.layer_swap(rows):
-            found.append(replace(finding, exhibit=f"{finding.exhibit}, {where}"))
+            found.append(replace(finding, exhibit=f"{finding.exhibit}, {_where(rows)}"))
     return found
 
 
@@ -142,8 +146,7 @@ def _depth() -> list[Finding]:
 def _planes() -> list[Finding]:
     planes, found = pages.shelf("loss-surfaces", "failed_run"), []
     for plane in _each(planes, "model", "task", "key"):
-        where = f"{plane['model'].iloc[0]} on {plane['task'].iloc[0]}"
-        found += barriers.surface(barriers.between(plane), where)
+        found += barriers.surface(barriers.between(plane), _where(plane))
     return found
 
 

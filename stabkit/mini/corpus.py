@@ -3,8 +3,8 @@
 A book has a cast of five; its scenes tell events of this cast, retell them in other words, ask
 about them, and mix in facts and sentences with distant agreement. So neighbouring sentences speak
 of the same event, and distant sentences of the same book of the same entities in other events:
-telling them apart takes comparing, which is what makes the pooler useful (next sentence, sentence
-order) and the encoder look at the other sentence (masked words).
+telling them apart takes comparing, which is what makes the pooler useful (sentence-level tasks)
+and the encoder look at the other sentence (masked words).
 """
 
 from __future__ import annotations
