@@ -1,26 +1,29 @@
 """The fast executor: the plain loop's mathematics at less cost on a CPU.
 
 Three savings, all behind the interfaces of the model as it is: dropout masks are cut from large
-blocks of cheap random bits (torch's draw costs several times more), attention is one autograd
-function without copies, and the encoder works on the real tokens of a padded batch only. The
+blocks of cheap random bits (torch's draw costs several times more), a layer is one autograd
+function (``stabkit.fused``), and the encoder works on the real tokens of a padded batch only. The
 distribution of every mask, the batches and the formulas are those of the plain executor; the
 random draws differ, so results are equal in distribution, not in bits.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.activations import NewGELUActivation
-from transformers.masking_utils import eager_mask
+from transformers import PreTrainedModel
+from transformers.models.albert.modeling_albert import AlbertLayer
+from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.roberta.modeling_roberta import RobertaLayer
 
-ATTENTION = "stabkit_fast"
+from stabkit.fused import GELU, Drawn, Formula, Keep, Layer, Layout, Parts
+
 FAMILIES = ("bert", "roberta", "albert")
-MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
+LAYERS = (BertLayer, RobertaLayer, AlbertLayer)
 
 
 class DropoutMasks:
@@ -92,160 +95,42 @@ class MaskedDropout(nn.Dropout):
 
 
 class Packing:
-    """Lets an encoder work on the real tokens of a padded batch; attention sees padded rows.
+    """Lets an encoder work on the real tokens of a padded batch.
 
-    ``begin`` takes the batch's attention mask (batch x length, 0 or 1) before each forward pass and
-    returns the mask to give to the model. The encoder's input (batch, length, hidden) is packed to
-    (1, tokens, hidden) on its way in and unpacked on its way out.
+    ``begin`` takes the batch's attention mask (batch x length, 0 or 1) before each forward pass.
+    The encoder's input (batch, length, hidden) is packed to (1, tokens, hidden) on its way in and
+    unpacked on its way out.
     """
+
+    layout: Layout
 
     def __init__(self, encoder: nn.Module, heads: int) -> None:
         """Hook into ``encoder``, whose first argument is the hidden states."""
         self.heads = heads
-        self.layout: tuple[int, int] | None = None
         encoder.register_forward_pre_hook(self._pack)
         encoder.register_forward_hook(self._unpack)
 
-    def begin(self, mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    def begin(self, mask: Tensor, dtype: torch.dtype) -> None:
         """Prepare for one batch; ``dtype`` is that of the attention scores."""
-        self.layout = None
-        if bool(mask.all()):
-            return None
-        batch, length = mask.shape
-        self.layout = (batch, length)
-        flat, heads = mask.reshape(-1), torch.arange(self.heads)
-        self.rows = flat.nonzero().squeeze(1)
-        place = ((flat.cumsum(0) - 1) * flat).view(batch, 1, length) * self.heads
-        self.gather = (place + heads[:, None]).reshape(-1)  # (batch, head, time) from (row, head)
-        where = (self.rows // length * self.heads * length + self.rows % length)[:, None]
-        self.scatter = (where + heads * length).reshape(-1)  # and back
-        return ((1 - mask) * MASKED).to(dtype)[:, None, None]
+        self.layout = Layout.of(mask, self.heads, dtype)
 
-    def spread(self, x: Tensor) -> Tensor:
-        """Return (1, heads, tokens, dim) as (batch * heads, length, dim); padding repeats a row."""
-        assert self.layout is not None
-        rows = x.transpose(1, 2).reshape(-1, x.shape[-1])
-        return rows.index_select(0, self.gather).view(-1, self.layout[1], x.shape[-1])
-
-    def collect(self, x: Tensor) -> Tensor:
-        """Return (batch * heads, length, dim) as (1, tokens, heads, dim)."""
-        rows = x.reshape(-1, x.shape[-1]).index_select(0, self.scatter)
-        return rows.view(1, -1, self.heads, x.shape[-1])
-
-    def spread_gradient(self, grad: Tensor) -> Tensor:
-        """Return the gradient of ``collect``'s input; padding gets 0."""
-        assert self.layout is not None
-        batch, length = self.layout
-        full = grad.new_zeros(batch * self.heads * length, grad.shape[-1])
-        full.index_copy_(0, self.scatter, grad.reshape(-1, grad.shape[-1]))
-        return full.view(batch * self.heads, length, -1)
-
-    def _pack(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self.layout is None:
-            return None
-        hidden = args[0].flatten(0, 1).index_select(0, self.rows)[None]
-        return (hidden, *args[1:])
+    def _pack(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0].flatten(0, 1)
+        if self.layout.bias is not None:
+            hidden = hidden.index_select(0, self.layout.rows)
+        return (hidden[None], *args[1:])
 
     def _unpack(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if self.layout is not None:
-            packed = output.last_hidden_state[0]
-            full = packed.new_zeros(self.layout[0] * self.layout[1], packed.shape[1])
-            full = full.index_copy(0, self.rows, packed)
-            output.last_hidden_state = full.view(*self.layout, -1)
+        full, layout = output.last_hidden_state[0], self.layout
+        if layout.bias is not None:
+            empty = full.new_zeros(layout.batch * layout.length, full.shape[1])
+            full = empty.index_copy(0, layout.rows, full)
+        output.last_hidden_state = full.view(layout.batch, layout.length, -1)
         return output
 
 
-class _Padded:
-    """The layout of attention when nothing is packed: the same three moves as ``Packing``."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.batch, self.heads = shape[:2]
-
-    def spread(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, *x.shape[2:])
-
-    def collect(self, x: Tensor) -> Tensor:
-        return x.view(self.batch, self.heads, *x.shape[1:]).transpose(1, 2).contiguous()
-
-    def spread_gradient(self, grad: Tensor) -> Tensor:
-        return grad.transpose(1, 2).reshape(-1, grad.shape[1], grad.shape[-1])
-
-
-class _Attention(torch.autograd.Function):
-    """softmax(q k' * scale + bias), dropout, times v, for all heads at once."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        layout: Packing | _Padded,
-        scale: float,
-        keep: Tensor | None,
-        keep_scale: float,
-    ) -> Tensor:
-        q, k, v = (layout.spread(x) for x in (query, key, value))
-        scores = torch.bmm(q, k.transpose(1, 2))
-        if bias is None:
-            scores = scores.mul_(scale)
-        else:
-            by_head = scores.view(bias.shape[0], -1, *scores.shape[1:])
-            scores = torch.add(bias, by_head, alpha=scale).view(scores.shape)
-        shares = torch.softmax(scores, -1)
-        dropped = shares if keep is None else (shares * keep).mul_(keep_scale)
-        ctx.save_for_backward(q, k, v, shares, dropped, keep)
-        ctx.layout, ctx.scale, ctx.keep_scale = layout, scale, keep_scale
-        return layout.collect(torch.bmm(dropped, v))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, shares, dropped, keep = ctx.saved_tensors
-        grad = ctx.layout.spread_gradient(grad)
-        grad_v = torch.bmm(dropped.transpose(1, 2), grad)
-        grad_p = torch.bmm(grad, v.transpose(1, 2))
-        if keep is not None:
-            grad_p = grad_p.mul_(keep).mul_(ctx.keep_scale)
-        grad_s = torch._softmax_backward_data(grad_p, shares, -1, shares.dtype).mul_(ctx.scale)
-        grads = torch.bmm(grad_s, k), torch.bmm(grad_s.transpose(1, 2), q), grad_v
-        return *(ctx.layout.collect(g).transpose(1, 2) for g in grads), *(None,) * 5
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' attention interface: (batch, heads, length, dim) in, heads third out."""
-    fast: FastExecutor = module.fast  # type: ignore[assignment]
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    bias = None if attention_mask is None else attention_mask.to(query.dtype)
-    packing = fast.packing
-    packed = packing if packing is not None and packing.layout is not None else None
-    batch, length = packed.layout if packed else (query.shape[0], key.shape[2])  # type: ignore[misc]
-    keep = None
-    if dropout > 0.0:
-        shape = torch.Size((batch * query.shape[1], length, length))
-        keep = fast.masks.take(shape, dropout, query.dtype)
-    layout = packed or _Padded(query.shape)
-    output = _Attention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, bias, layout, scale, keep, 1.0 / (1.0 - dropout)
-    )
-    return output, None
-
-
-AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, eager_mask)
-
-
 class FastExecutor:
-    """A model's fast dropout, attention and packing; ``inputs`` prepares each batch.
+    """A model's fast dropout, layers and packing; ``inputs`` prepares each batch.
 
     Works on encoders of the BERT family (BERT, RoBERTa, ALBERT and what shares their interface):
     ``supports`` says whether a model is one.
@@ -253,23 +138,47 @@ class FastExecutor:
 
     def __init__(self, model: PreTrainedModel, seed: int) -> None:
         """Change ``model`` in place; ``seed`` starts the stream of dropout masks."""
-        self.masks = DropoutMasks(seed)
+        self.masks, self.settings = DropoutMasks(seed), model.config
         encoder = model.base_model.get_submodule("encoder")
         self.packing = Packing(encoder, model.config.num_attention_heads)
         for module in list(model.modules()):
-            module.fast = self  # type: ignore[assignment]
             for name, child in list(module.named_children()):
                 if type(child) is nn.Dropout:
                     setattr(module, name, MaskedDropout(child.p, self.masks).train(child.training))
-                elif type(child) is NewGELUActivation:  # ALBERT's: eight operations, here one
-                    setattr(module, name, nn.GELU("tanh"))
-        model.set_attn_implementation(ATTENTION)
+        for module in encoder.modules():
+            if isinstance(module, LAYERS):
+                module.forward = partial(self._layer, Parts.of(module))  # type: ignore[method-assign]
+        model.fast = self  # type: ignore[assignment]
 
     def inputs(self, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """Return the model's arguments for a padded batch; needed before every forward pass."""
-        return {**batch, "attention_mask": self.packing.begin(batch["attention_mask"], dtype)}
+        """Return the model's arguments for a padded batch; needed before every forward pass.
+
+        Products are taken in ``dtype``. Attention knows the padding without the model's help.
+        """
+        self.packing.begin(batch["attention_mask"], dtype)
+        self.formula = Formula.of(self.settings, dtype)
+        return {**batch, "attention_mask": None}
+
+    def _layer(self, parts: Parts, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Do what a layer's ``forward`` does."""
+        layout, formula, tokens = self.packing.layout, self.formula, x.shape[:-1].numel()
+        square = layout.batch * formula.heads, layout.length, layout.length
+        shape = tokens, x.shape[-1]
+        drawn = Drawn(
+            self._keep(parts.attention_dropout, square),
+            self._keep(parts.output_dropout, shape),
+            self._keep(parts.dropout, shape),
+        )
+        return Layer.apply(x, layout, drawn, formula, *parts.weights())  # type: ignore[no-untyped-call,no-any-return]
+
+    def _keep(self, dropout: nn.Dropout | None, shape: tuple[int, ...]) -> Keep | None:
+        if dropout is None or not dropout.training or dropout.p == 0.0:
+            return None
+        mask = self.masks.take(torch.Size(shape), dropout.p, self.formula.dtype)
+        return Keep(mask, 1.0 / (1.0 - dropout.p))
 
 
 def supports(model: PreTrainedModel) -> bool:
     """Say whether the fast executor knows how to run ``model``."""
-    return model.config.model_type in FAMILIES
+    settings = model.config
+    return settings.model_type in FAMILIES and settings.hidden_act in GELU

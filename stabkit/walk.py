@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stabkit.batches import Encoded
-from stabkit.fast import MASKED
+from stabkit.fused import MASKED
 from stabkit.graph import Shape
 
 BUCKET = 16  # tokens: batches are padded to a multiple of it, so few shapes occur

@@ -15,6 +15,7 @@ from transformers import ElectraConfig
 from stabkit.batches import encode, training_batches
 from stabkit.config import RunConfig
 from stabkit.fast import DropoutMasks, MaskedDropout, supports
+from stabkit.fused import Drawn, Formula, Keep, Layer, Layout
 from stabkit.models import build
 from stabkit.train import Learner, task_of
 
@@ -182,8 +183,40 @@ def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
     assert (above - below) / (2 * step) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize("lengths", [(3, 2), (3, 3)])
+@pytest.mark.parametrize("gelu", ["none", "tanh"])
+def test_a_layer_s_gradient_is_that_of_finite_differences(
+    gelu: str, lengths: tuple[int, int], drops: bool
+) -> None:
+    """Of the states and of every weight, in float64, with and without padding and dropout."""
+    hidden, inner, heads = 4, 6, 2
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    mask = (torch.arange(3) < torch.tensor(lengths)[:, None]).long()
+    layout = Layout.of(mask, heads, torch.float64)
+    keep = Keep((torch.rand(4, 3, 3, generator=generator) < 0.7).double(), 1 / 0.7)
+    tokens = Keep((torch.rand(sum(lengths), hidden, generator=generator) < 0.7).double(), 1 / 0.7)
+    drawn = Drawn(keep, tokens, tokens) if drops else Drawn(None, None, None)
+    shapes = [(hidden, hidden), (hidden,)] * 4 + [(hidden,)] * 2
+    shapes += [(inner, hidden), (inner,), (hidden, inner), (hidden,), (hidden,), (hidden,)]
+    formula = Formula(heads, 0.7, gelu, 1e-12, torch.float64)
+    states = draw(1, sum(lengths), hidden)
+
+    def layer(x: Tensor, *weights: Tensor) -> Tensor:
+        return Layer.apply(x, layout, drawn, formula, *weights)  # type: ignore[no-any-return,no-untyped-call]
+
+    weights = [draw(*shape) for shape in shapes]
+    assert torch.autograd.gradcheck(layer, (states, *weights))  # type: ignore[no-untyped-call]
+
+
 def test_it_is_for_the_three_architectures_on_a_cpu() -> None:
     model = build(tiny.config(), 2)
     assert supports(model)
+    model.config.hidden_act = "relu"
+    assert not supports(model)
     model.config = ElectraConfig()
     assert not supports(model)
