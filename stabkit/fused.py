@@ -1,10 +1,10 @@
 """A layer of an encoder as one function with a gradient of its own, for the fast executor.
 
 The layers of BERT, RoBERTa and ALBERT are the same few products with little between them. At a
-small width a step costs as much in bookkeeping (a node of autograd for every operation, views,
-copies) as in arithmetic. Here a layer is one node. Its forward and backward pass call torch's own
-kernels in the order in which autograd would, so that fp32 results are those of the separate
-operations to the last bit.
+small width a good part of a step is bookkeeping: a node of autograd for every operation, views,
+copies. Here a layer is one node. Its forward and backward pass call torch's own kernels in the
+order in which autograd would, so that fp32 results are those of the separate operations to the last
+bit.
 """
 
 from __future__ import annotations
