@@ -88,8 +88,6 @@ def preset(name: str, **options: Any) -> RunConfig:
     if options.get("max_steps") is not None:
         options = {"epochs": None, **options}
     model = options.get("model", RunConfig().model)
-    kind = family(model)
-    segments = is_mini(model) and kind != "roberta"
     return RunConfig().replace(
-        **{"segments": segments, **FAMILIES[kind], **PRESETS[name], **options}
+        **{"segments": is_mini(model), **FAMILIES[family(model)], **PRESETS[name], **options}
     )

@@ -65,7 +65,7 @@ def test_the_released_code_s_silent_choices_are_the_defaults() -> None:
 
 def test_the_organism_gets_the_segments_that_it_was_trained_with() -> None:
     assert preset("ours").segments and preset("lee", model="mini-albert").segments
-    assert not preset("ours", model="mini-roberta").segments
+    assert preset("ours", model="mini-roberta").segments
     assert not preset("ours", segments=False).segments
     assert preset("ours", model="models/mini-bert").segments
     assert not preset("ours", model="mini-models/bert").segments

@@ -107,10 +107,9 @@ DEEP = (
 )
 PLANS = {
     "mini-bert": Plan("bert", "next sentence", DEEP, precision="bf16"),
-    # RoBERTa itself learns words alone. In trials such an encoder did not learn at this size to
-    # compare sentences, so it is given BERT's sentence-level task, with a head that is thrown away.
-    # Made once and not shipped, since it does not pass the gate: it fills gaps from the other
-    # sentence, yet hardly fits the RTE-like task in 3 epochs.
+    # RoBERTa itself learns words alone, without segments. In trials such an encoder did not learn
+    # at this size to compare sentences, with BERT's sentence-level task but no segments hardly in 3
+    # epochs. So it has both, and what it learned the task with is thrown away.
     "mini-roberta": Plan("roberta", "next sentence", DEEP),
     # ALBERT tells a segment's order alone. So trained, and with one set of weights, it hardly
     # fitted the RTE-like task; StructBERT's task asks for ALBERT's answer and for BERT's.
@@ -169,8 +168,8 @@ def build_model(
         model: Any = transformers.AlbertForPreTraining(transformers.AlbertConfig(**common))
         del model.sop_classifier  # two answers, where three are asked for
         return _with_head(model, nn.Linear(plan.hidden, 3))
-    # RoBERTa counts positions from the padding id on.
-    common |= {"max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 1}
+    # RoBERTa counts positions from the padding id on; segments it has here as BERT has.
+    common |= {"max_position_embeddings": MAX_POSITIONS + 1, "type_vocab_size": 2}
     model = transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common))
     return _with_head(model, RobertaClassificationHead(model.config))  # type: ignore[no-untyped-call]
 

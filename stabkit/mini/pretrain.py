@@ -2,9 +2,8 @@
 
 ``python -m stabkit.mini.pretrain mini-bert --out models/mini-bert`` makes a model. It can be
 stopped at any time and goes on from its last checkpoint. BERT learns next sentences with segments,
-as in its paper. RoBERTa, which there learns words alone, does so too, without segments; ALBERT
-tells the next segment from the one before and from another's
-(``stabkit.mini.anatomy.PLANS`` says why).
+as in its paper, and so does RoBERTa, which in its own learns words alone. ALBERT tells the next
+segment from the one before and from another's (``stabkit.mini.anatomy.PLANS`` says why).
 
 A masked word is best found in the other sentence, but nothing tells a new encoder to look there:
 without help twelve narrow layers stay for thousands of steps at the loss of local syntax. So
@@ -74,9 +73,11 @@ class Corpus:
             generator,
             phase.second_only,
         )
-        inputs = {"input_ids": shown, "attention_mask": rows.attention_mask}
-        if self.plan.architecture != "roberta":
-            inputs["token_type_ids"] = rows.token_type_ids
+        inputs = {
+            "input_ids": shown,
+            "attention_mask": rows.attention_mask,
+            "token_type_ids": rows.token_type_ids,
+        }
         places = chosen.flatten().nonzero().squeeze(1)
         label = rows.sentence_label if phase.echo < 1 else None
         return Batch(inputs, places, rows.input_ids[chosen], label)
