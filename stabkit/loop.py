@@ -120,9 +120,11 @@ def evaluation_steps(config: RunConfig, examples: int) -> set[int]:
     return {0, steps, *(round(every * i) for i in range(1, count + 1))}
 
 
-def fine_tune(
-    learner: Learner, train: Encoded, dev: Encoded, watch: Watch = lambda *_: None
-) -> Records:
+def unwatched(steps: int, model: nn.Module) -> None:
+    """Watch nothing."""
+
+
+def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unwatched) -> Records:
     """Train the model in place and return what was measured.
 
     No step waits for the device, but for fp16's: its losses are scaled up, and a step whose

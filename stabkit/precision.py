@@ -16,6 +16,7 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AUTO = "auto"  # stands for ``best_precision`` where people choose, never in a configuration
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", AUTO)
 
 
 def set_precision(config: RunConfig) -> None:
@@ -40,3 +41,8 @@ def best_precision(device: torch.device) -> Precision:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):  # Volta
         return "fp16"
     return "fp32"
+
+
+def resolved(name: str, device: torch.device) -> str:
+    """Return the precision that people mean by ``name``, which may be ``AUTO``, on a device."""
+    return best_precision(device) if name == AUTO else name

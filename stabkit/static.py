@@ -24,7 +24,7 @@ from stabkit.config import RunConfig
 from stabkit.fast import FAMILIES
 from stabkit.geometry import Weights
 from stabkit.graph import Captured
-from stabkit.loop import Watch, evaluation_steps, rates
+from stabkit.loop import Watch, evaluation_steps, rates, unwatched
 from stabkit.mixout import plain_name, plain_state
 from stabkit.network import Network, Single, dropout_seed
 from stabkit.precision import HALF, set_precision
@@ -66,7 +66,7 @@ class StaticLearner:
         self._scores: dict[Encoded, Scoring] = {}
 
     def fine_tune(
-        self, configs: Sequence[RunConfig], dev: Encoded, watch: Watch = lambda *_: None
+        self, configs: Sequence[RunConfig], dev: Encoded, watch: Watch = unwatched
     ) -> list[Records]:
         """Train from the start as each seed's configuration says; return what was measured."""
         config, schedule = configs[0], rates(configs[0], len(self.walk.order))

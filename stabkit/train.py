@@ -23,7 +23,7 @@ from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
 from stabkit.geometry import Weights
-from stabkit.loop import ExecutorName, Learner, Watch, fine_tune
+from stabkit.loop import ExecutorName, Learner, Watch, fine_tune, unwatched
 from stabkit.mixout import plain_state
 from stabkit.pinned import pin, task_of
 from stabkit.precision import best_precision
@@ -36,6 +36,7 @@ from stabkit.together import can_stack, check_one_recipe, stacked_learner
 __all__ = [
     "ExecutorName",
     "Learner",
+    "Trainer",
     "best_executor",
     "best_precision",
     "choose_device",
@@ -46,6 +47,8 @@ __all__ = [
     "run_seeds",
     "task_of",
     "trained_model",
+    "trainer",
+    "unwatched",
 ]
 
 
@@ -76,8 +79,8 @@ def run(
     torch.set_num_threads(threads)
     started = time.perf_counter()
     done = _train(config, executor, device)
-    logits = done.training_logits()
-    made = provenance(device, threads, done.executor)
+    logits = done.trainer.evaluate(done.train)
+    made = provenance(device, threads, done.trainer.executor)
     return _result(config, done.task, done.records, logits, time.perf_counter() - started, made)
 
 
@@ -147,7 +150,7 @@ def trained_model(
     weights = checkpoints.load(name)
     if weights is None:
         torch.set_num_threads(threads)
-        weights = dict(_train(config, executor, device).weights())
+        weights = dict(_train(config, executor, device).trainer.weights())
         try:
             checkpoints.keep(name, weights)
         except StoreError as problem:  # what is trained is worth more than the cache
@@ -179,24 +182,29 @@ def follow(
     _train(pin(config), executor, device or choose_device(), named)
 
 
-class _Done(NamedTuple):
-    """A run at its end: what was measured, and what may be asked of the model in training."""
+class Trainer(NamedTuple):
+    """How one run is trained, whoever does it: ``executor``, by its name.
+
+    ``fine_tune`` takes the dev examples and who is to watch, and trains from the start where the
+    executor is "graph", else from where the model is; ``evaluate`` returns the logits (examples x
+    labels) in evaluation mode.
+    """
 
     executor: ExecutorName
-    task: Task
-    records: Records
-    training_logits: Callable[[], NDArray[np.float32]]
+    fine_tune: Callable[[Encoded, Watch], Records]
+    evaluate: Callable[[Encoded], NDArray[np.float32]]
     weights: Callable[[], Weights]
 
 
-def _train(
+def trainer(
     config: RunConfig,
-    executor: ExecutorName | None,
+    labels: int,
     device: torch.device,
-    watch: Watch = lambda *_: None,
-) -> _Done:
-    task, train, dev = _texts(config)
-    labels, executor = len(task.labels), executor or best_executor(device)
+    train: Encoded,
+    executor: ExecutorName | None = None,
+) -> Trainer:
+    """Return what trains a configuration on a device, by default its quickest executor."""
+    executor = executor or best_executor(device)
     if executor == "together":
         raise ConfigError(
             "a run that was made together with others cannot be made again alone to the bit; name "
@@ -204,11 +212,39 @@ def _train(
         )
     if executor == "graph" and supported(config):
         static = static_learner(config, labels, device, train)
-        (records,) = static.fine_tune([config], dev, watch)
-        return _Done("graph", task, records, lambda: static.evaluate(train)[0], static.weights)
+        return Trainer(
+            "graph",
+            lambda dev, watch: static.fine_tune([config], dev, watch)[0],
+            lambda data: static.evaluate(data)[0],
+            static.weights,
+        )
     learner = Learner.build(config, labels, device, executor)
-    records = fine_tune(learner, train, dev, watch)
-    return _Done(learner.executor, task, records, lambda: learner.evaluate(train), learner.weights)
+    return Trainer(
+        learner.executor,
+        lambda dev, watch: fine_tune(learner, train, dev, watch),
+        learner.evaluate,
+        learner.weights,
+    )
+
+
+class _Done(NamedTuple):
+    """A run at its end."""
+
+    trainer: Trainer
+    task: Task
+    train: Encoded
+    records: Records
+
+
+def _train(
+    config: RunConfig,
+    executor: ExecutorName | None,
+    device: torch.device,
+    watch: Watch = unwatched,
+) -> _Done:
+    task, train, dev = _texts(config)
+    made = trainer(config, len(task.labels), device, train, executor)
+    return _Done(made, task, train, made.fine_tune(dev, watch))
 
 
 def _texts(config: RunConfig) -> tuple[Task, Encoded, Encoded]:

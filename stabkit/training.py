@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,7 @@ def diagnose(
     verdict_only: options.VerdictOnly = False,
     anew: options.Anew = False,
     processes: options.Processes = None,
+    seeds_at_once: options.SeedsAtOnce = 1,
     data_dir: options.DataFolder = None,
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
@@ -109,12 +111,13 @@ def diagnose(
     opened = open_store(store, results)
     config = _configured(ctx, settings, opened, evals_per_epoch=LOOKS)
     runs = Store(store) if anew else opened
-    trained = _seeds(config, seeds, runs, processes)
+    do = partial(_seeds, count=seeds, runs=runs, processes=processes, at_once=seeds_at_once)
+    trained = do(config)
     before = diagnosis.diagnose(trained)
     print(diagnosis.text(diagnosis.blocks(before)))
     if before.failures.failures and not verdict_only:
         print("\nThe same seeds with the remedy:", file=sys.stderr)
-        after = diagnosis.diagnose(_seeds(before.remedied(), seeds, runs, processes, trained))
+        after = diagnosis.diagnose(do(before.remedied(), compared=trained))
         compared = {"With the remedy": diagnosis.comparison(before, after)}
         print(f"\n{diagnosis.text(compared)}")
 
@@ -133,11 +136,12 @@ def _configured(
     fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
     fields |= dict(map(options.setting, settings or []))
     from stabkit import presets, train
-    from stabkit.precision import AUTO
+    from stabkit.precision import resolved
 
-    if fields.get("precision") == AUTO:
-        fields["precision"] = train.best_precision(train.choose_device())
-        print(f"precision: {fields['precision']}", file=sys.stderr)
+    if chosen := fields.get("precision"):
+        fields["precision"] = resolved(chosen, train.choose_device())
+        if fields["precision"] != chosen:
+            print(f"precision: {fields['precision']}", file=sys.stderr)
     config = train.pin(presets.preset(ctx.params["preset"], **(defaults | fields)))
     if "learning_rate" in fields or not presets.is_mini(config.model):
         return config
@@ -152,6 +156,7 @@ def _seeds(
     count: int,
     runs: Store,
     processes: int | None,
+    at_once: int,
     compared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Do the runs of the seeds 0 to ``count`` - 1 that are not stored, and return all of them.
@@ -168,7 +173,8 @@ def _seeds(
     for table in (runs.table(configs), compared):
         if table is not None:
             check_hardware(pending, table, choose_device())
-    return sweep(configs, runs, processes or 1, progress=bool(pending))
+    bar = bool(pending)
+    return sweep(configs, runs, processes or 1, progress=bar, seeds_at_once=at_once)
 
 
 def _do(config: RunConfig, runs: Store, threads: int) -> None:

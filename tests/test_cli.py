@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -173,6 +173,23 @@ def test_a_diagnosis_takes_a_precision(
         command = ("diagnose", *own_files(), "--seeds", "2", "--precision", given)
         assert stabkit(*command, "--store", given).status == 0
         assert set(Store(given).table()["precision"]) == {found}
+
+
+def test_a_diagnosis_trains_seeds_at_once(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[list[int]] = []
+
+    def together(configs: Sequence[RunConfig]) -> list[RunResult]:
+        groups.append([config.seed for config in configs])
+        return [unstable(config) for config in configs]
+
+    monkeypatch.setattr(train, "run", unstable)
+    monkeypatch.setattr(train, "run_seeds", together)
+    asked = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "4")
+    said = stabkit(*asked, "--seeds-at-once", "2")
+    assert said.status == 0 and groups[:2] == [[0, 1], [2, 3]]
+    assert "The same seeds with the remedy" in said.err and len(groups) == 4
 
 
 def test_published_task_from_a_local_folder(stabkit: Command, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def agree(config: RunConfig, device: torch.device, tolerance: float = 1e-5) -> N
     """Compare all that is recorded of 20 steps, and the model after them."""
     torch.set_num_threads(1)
     graph, plain = (_train(pin(config), name, device) for name in ("graph", "plain"))
-    assert (graph.executor, plain.executor) == ("graph", "plain")
+    assert (graph.trainer.executor, plain.trainer.executor) == ("graph", "plain")
     ours, theirs = graph.records, plain.records
     torch.testing.assert_close(ours.losses, theirs.losses, rtol=0, atol=tolerance)
     assert ours.names == theirs.names
@@ -45,8 +45,9 @@ def agree(config: RunConfig, device: torch.device, tolerance: float = 1e-5) -> N
     assert list(ours.evaluations) == list(theirs.evaluations)
     for step, found in theirs.evaluations.items():
         np.testing.assert_array_equal(ours.evaluations[step], found)
-    np.testing.assert_allclose(graph.training_logits(), plain.training_logits(), atol=tolerance)
-    ends = graph.weights(), plain.weights()
+    logits = (done.trainer.evaluate(done.train) for done in (graph, plain))
+    np.testing.assert_allclose(*logits, atol=tolerance)
+    ends = graph.trainer.weights(), plain.trainer.weights()
     assert ends[0].keys() == ends[1].keys()
     for name, weight in ends[1].items():
         torch.testing.assert_close(ends[0][name], weight, rtol=0, atol=tolerance)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from stabkit import figures, train, widgets
+from stabkit import figures, precision, train, widgets
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
@@ -146,10 +146,19 @@ def test_the_plan_s_numbers_are_those_of_its_configurations(make: Any) -> None:
 def test_the_precision_of_a_plan_may_be_what_the_device_does_best(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "best_precision", lambda device: "fp16")
-    for given, precision in ((None, "fp32"), ("bf16", "bf16"), ("auto", "fp16")):
+    monkeypatch.setattr(precision, "best_precision", lambda device: "fp16")
+
+    def planned(panel: StudyPanel) -> set[str]:
+        assert panel.plan is not None
+        return {config.precision for config in panel.plan.configs.values()}
+
+    for given, found in ((None, "fp32"), ("bf16", "bf16"), ("auto", "fp16")):
         panel = make(**({"precision": given} if given else {}))
-        assert {config.precision for config in panel.plan.configs.values()} == {precision}
+        assert panel.form.fields["precision"].control.value == (given or "fp32")
+        assert planned(panel) == {found}
+    for chosen, found in (("tf32", "tf32"), ("auto", "fp16")):
+        enter(panel, precision=chosen)
+        assert planned(panel) == {found}
 
 
 def test_a_run_s_time_is_that_of_its_parts() -> None:
@@ -342,6 +351,23 @@ def test_measuring_does_real_steps_and_lets_run(make: Any) -> None:
     panel.run.click()
     assert panel.wait(PATIENCE)
     assert "all 8 runs are stored" in panel.status.value and points(panel) == 8
+
+
+@pytest.mark.parametrize("executor", ["fast", "graph"])
+def test_speed_is_that_of_the_device_s_own_executor(
+    monkeypatch: pytest.MonkeyPatch, executor: str
+) -> None:
+    asked, real = [], train.trainer
+    monkeypatch.setattr(train, "best_executor", lambda device: executor)
+
+    def watched(*arguments: Any) -> train.Trainer:
+        asked.append(real(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(train, "trainer", watched)
+    speed = measure(tiny.config())
+    assert isinstance(speed, Speed) and speed.step > 0 and speed.example > 0
+    assert [one.executor for one in asked] == [executor]
 
 
 def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stabkit import pages
+from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.options import RUNS
 from stabkit.presets import is_organism
@@ -52,9 +53,9 @@ def study_panel(
     and one and a half times the model's reference rate. Runs go to the folder ``store`` (default:
     the environment variable STABKIT_STORE, else ``runs``); those already there, or published in
     ``results``, are not done again. With ``max_steps`` the length of runs is in steps, not epochs.
-    ``run`` is as in ``stabkit.sweep.sweep``; any other field of ``RunConfig``, such as
-    ``label_column`` or ``precision``, is the same for all runs; the precision "auto" is the best
-    that the device has. A panel made later in the same kernel stops the training of this one.
+    ``run`` is as in ``stabkit.sweep.sweep``; the ``precision`` may be "auto", the best that the
+    device has; any other field of ``RunConfig``, such as ``label_column``, is the same for all
+    runs. A panel made later in the same kernel stops the training of this one.
 
     While the book is built, it is a sentence that says how to get a kernel. Raises StabkitError
     where ipywidgets is not installed.
@@ -66,21 +67,18 @@ def study_panel(
             "the panel needs ipywidgets, which is not installed; install it with "
             "pip install 'ipywidgets>=8.1' and restart the kernel"
         )
-    from stabkit import train
-    from stabkit.precision import AUTO
     from stabkit.widgets.calibration import usable_processes
     from stabkit.widgets.form import Form
     from stabkit.widgets.panel import StudyPanel
 
-    if fields.get("precision") == AUTO:
-        fields["precision"] = train.best_precision(train.choose_device())
     runs = open_store(
         str(store or os.environ.get("STABKIT_STORE") or RUNS),
         None if results is None else Path(results),
     )
     rates = learning_rates or _rates(model, runs)
     at_a_time = processes or usable_processes()
-    form = Form(model, task, rates, seeds, at_a_time, max_steps)
+    precision = fields.pop("precision", RunConfig().precision)
+    form = Form(model, task, rates, seeds, at_a_time, precision, max_steps)
     for panel in _panels:
         panel.end()
     panel = StudyPanel(form, runs, first_seed, run, fields)

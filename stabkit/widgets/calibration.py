@@ -6,8 +6,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from stabkit.records import provenance
 from stabkit.tasks import subset
 from stabkit.workers import Lost, spread
 
-WARM, TIMED = 2, 10  # steps
+TIMED = 10  # steps
+T = TypeVar("T")
 SCORED = 128  # dev examples
 MOST = 4  # runs at a time, unless asked for: each has a model in memory
 
@@ -90,24 +92,23 @@ def measure(config: RunConfig) -> Speed | str:
 def _measured(config: RunConfig) -> Speed:
     torch.set_num_threads(1)
     task = train.task_of(config)
-    few = subset(task, min((WARM + TIMED) * config.batch_size, len(task.train)), seed=0).train
+    few = subset(task, min(TIMED * config.batch_size, len(task.train)), seed=0).train
     scored = task.dev.take(np.arange(min(SCORED, len(task.dev))))
     texts = encode(config, few), encode(config, scored)
-    _timed(config, WARM, texts, len(task.labels))  # the first steps are slower
-    return _timed(config, TIMED, texts, len(task.labels))
+    return _timed(config, *texts, len(task.labels))
 
 
-def _timed(config: RunConfig, steps: int, texts: tuple[Encoded, Encoded], labels: int) -> Speed:
+def _timed(config: RunConfig, few: Encoded, scored: Encoded, labels: int) -> Speed:
+    """Time a run of some steps at its second go: the first is slower, on a GPU by far."""
+    short = config.replace(epochs=None, max_steps=TIMED, evals_per_epoch=0)
+    start, trainer = _seconds(lambda: train.trainer(short, labels, train.choose_device(), few))
+    trainer.fine_tune(scored, train.unwatched)
+    trained, _ = _seconds(lambda: trainer.fine_tune(scored, train.unwatched))  # scores them once
+    scoring, _ = _seconds(lambda: trainer.evaluate(scored))
+    return Speed(start, max(trained - scoring, 0.0) / TIMED, scoring / len(scored))
+
+
+def _seconds(work: Callable[[], T]) -> tuple[float, T]:
     began = time.perf_counter()
-    learner = train.Learner.build(config, labels, train.choose_device(), "fast")
-    start = time.perf_counter() - began
-    learner = replace(
-        learner, config=config.replace(epochs=None, max_steps=steps, evals_per_epoch=0)
-    )
-    began = time.perf_counter()
-    train.fine_tune(learner, *texts)  # scores the dev examples at its end, once
-    trained = time.perf_counter() - began
-    began = time.perf_counter()
-    learner.evaluate(texts[1])
-    scoring = time.perf_counter() - began
-    return Speed(start, max(trained - scoring, 0.0) / steps, scoring / len(texts[1]))
+    done = work()
+    return time.perf_counter() - began, done

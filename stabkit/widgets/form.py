@@ -9,8 +9,10 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from stabkit import train
 from stabkit.errors import StabkitError
 from stabkit.models import mini_models
+from stabkit.precision import PRECISIONS, resolved
 from stabkit.tasks import NAMES
 from stabkit.widgets.plan import CORRECTIONS, RECIPES, count, named, numbers
 from stabkit.widgets.views import hint, wrong
@@ -81,6 +83,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         rates: Iterable[float],
         seeds: int,
         processes: int,
+        precision: str,
         max_steps: int | None = None,
     ) -> None:
         """With ``max_steps`` the length of a run is given in steps, else in epochs."""
@@ -98,6 +101,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
                 _text(unit.capitalize(), max_steps or "", "as many as the method has"),
                 lambda text: {length: count(text, unit)} if text.strip() else {},
             ),
+            "precision": Field(_dropdown("Precision", PRECISIONS, precision), _native),
             "seeds": Field(_text("Seeds", seeds), lambda text: count(text, "seeds")),
             "processes": Field(
                 _text("Runs at a time", processes), lambda text: count(text, "runs at a time")
@@ -105,7 +109,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         }
         groups = {
             "What is trained on what": ("model", "task"),
-            "How": ("methods", "corrections", "rates", "length"),
+            "How": ("methods", "corrections", "rates", "length", "precision"),
             "How often": ("seeds", "processes"),
         }
         rows = [
@@ -136,6 +140,10 @@ def _some(methods: Sequence[str]) -> Sequence[str]:
     return methods
 
 
+def _native(precision: str) -> str:
+    return resolved(precision, train.choose_device())
+
+
 def _box(name: str, ticked: bool) -> Any:
     return ipywidgets.Checkbox(ticked, description=name, indent=False, layout={"width": "5.5rem"})
 
@@ -163,8 +171,8 @@ def _combobox(label: str, value: str, options: Iterable[str]) -> Any:
     )
 
 
-def _dropdown(label: str, options: Iterable[str]) -> Any:
+def _dropdown(label: str, options: Iterable[str], value: str | None = None) -> Any:
     names = list(options)
     return ipywidgets.Dropdown(
-        options=names, value=names[0], description=label, style=LABEL, layout=WIDE
+        options=names, value=value or names[0], description=label, style=LABEL, layout=WIDE
     )

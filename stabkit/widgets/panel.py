@@ -125,6 +125,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
     def _planned(self, subject: Subject, **choice: Any) -> Plan:
         seeds = range(self._first_seed, self._first_seed + choice["seeds"])
         fields = {"evals_per_epoch": LOOKS, **self._fields, **choice["length"]}
+        fields["precision"] = choice["precision"]
         axes = (choice["methods"], choice["corrections"], choice["rates"], seeds)
         return Plan.of(subject, *axes, **fields)
 
