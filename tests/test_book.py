@@ -206,6 +206,34 @@ def test_a_built_page_draws_its_figures_offline_and_without_complaint(
     assert complaints(browser) == []
 
 
+LISTED = """
+return [...document.querySelectorAll(".stabkit-list tbody tr")].map(row => {
+    const cells = [...row.cells].filter(cell => cell.textContent.trim());
+    return cells.map(cell => [getComputedStyle(cell, "::before").content.slice(1, -1),
+        cell.getBoundingClientRect().top, cell.getAttribute("role")]);
+});
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["03_background", "organism", "status"])
+def test_a_table_of_many_columns_is_a_list_on_a_phone(browser: Any, built: Path, name: str) -> None:
+    opened(browser, built / f"{name}.html", 390)
+    rows = browser.execute_script(LISTED)
+    assert rows
+    for row in rows:
+        names, tops, roles = zip(*row, strict=True)
+        assert len(set(names) - {""}) >= len(names) - 1, "each cell says what it is"
+        assert sorted(set(tops)) == list(tops), "one below the other"
+        assert set(roles) <= {"cell", "rowheader"}
+    inner = "return [...document.querySelectorAll('.stabkit-list > div')].map(one => "
+    overflow = browser.execute_script(inner + "one.scrollWidth - one.clientWidth)")
+    assert max(overflow) <= 0
+    opened(browser, built / f"{name}.html", 1280)
+    _, tops, _ = zip(*browser.execute_script(LISTED)[0], strict=True)
+    assert len(set(tops)) == 1
+
+
 @pytest.mark.browser
 def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path) -> None:
     runs = pages.runs("table1-rte")
