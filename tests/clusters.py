@@ -33,15 +33,18 @@ def replace_worker_node(cluster: Any, cores: int) -> None:
 
 
 @contextmanager
-def two_nodes(folder: Path, cores: int = 1) -> Iterator[Any]:
-    """Yield a cluster whose head has no cores for runs and whose first node has ``cores``."""
+def two_nodes(folder: Path, cores: int = 1, gpus: int = 0) -> Iterator[Any]:
+    """Yield a cluster whose head has no cores for runs and whose first node has ``cores``.
+
+    GPUs are said to be there, which Ray believes.
+    """
     with environment(folder):
         from ray.cluster_utils import Cluster
 
         logging.getLogger("ray").setLevel(logging.ERROR)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         try:
-            cluster.add_node(num_cpus=cores)
+            cluster.add_node(num_cpus=cores, num_gpus=gpus)
             yield cluster
         finally:
             cluster.shutdown()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("ray")
-    with clusters.two_nodes(folder, 2) as cluster, RayCluster(cluster.address).connected():
+    with clusters.two_nodes(folder, 2, gpus=1) as cluster, RayCluster(cluster.address).connected():
         yield cluster
 
 
@@ -78,6 +80,46 @@ def test_seeds_are_done_at_once_on_nodes_too(store: Store, on: RayCluster) -> No
             **options,
         )
     assert caught.value.problems.keys() == {config.key for config in fakes.grid(2)}
+
+
+def test_a_gpu_is_shared_by_as_many_runs_as_its_shares(store: Store, on: RayCluster) -> None:
+    halves = replace(on, cpus=0.25, gpus=0.5)
+    table = sweep(fakes.grid(6), store, run=fakes.on_a_gpu, progress=False, launcher=halves)
+    seen, begun, ended = zip(*table["executor"].str.split(), strict=True)
+    assert set(seen) == {"0"}
+    spans = [(float(a), float(b)) for a, b in zip(begun, ended, strict=True)]
+    at_once = [sum(a <= moment < b for a, b in spans) for moment, _ in spans]
+    assert max(at_once) == 2
+
+
+LOCAL = """
+import sys
+
+import fakes
+from stabkit.cluster import ClusterError, RayCluster
+from stabkit.store import Store
+from stabkit.sweep import sweep
+
+store, options = Store(sys.argv[1]), {"run": fakes.quick, "progress": False}
+table = sweep(fakes.grid(3), store, launcher=RayCluster(at_a_time=2), **options)
+print(len(table), *set(table.threads))
+try:
+    sweep(fakes.grid(4), store, launcher=RayCluster(gpus=99), **options)
+except ClusterError as error:
+    print(error)
+"""
+
+
+def test_without_an_address_this_machine_is_the_cluster(nodes: Any, store: Store) -> None:
+    """In a process of its own, since this one is connected to the two nodes."""
+    command = [sys.executable, "-W", "ignore", "-c", LOCAL, str(store.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.splitlines() == [
+        "3 1",
+        "no node has room for a run, which takes 1 cores and 99 GPUs, on this machine; ask for "
+        "less, or name a cluster",
+    ], done.stderr
+    assert len(store) == 3
 
 
 def test_a_run_that_kills_its_workers_is_named_and_the_others_go_on(
