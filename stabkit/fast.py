@@ -94,25 +94,40 @@ class MaskedDropout(nn.Dropout):
         return _MaskedScale.apply(x, mask, scale)  # type: ignore[no-untyped-call,no-any-return]
 
 
-class Packing:
-    """Lets an encoder work on the real tokens of a padded batch.
+class FastExecutor:
+    """A model's fast dropout and layers; ``inputs`` prepares each batch.
 
-    ``begin`` takes the batch's attention mask (batch x length, 0 or 1) before each forward pass.
-    The encoder's input (batch, length, hidden) is packed to (1, tokens, hidden) on its way in and
-    unpacked on its way out.
+    The encoder's input (batch, length, hidden) is packed to the real tokens (1, tokens, hidden) on
+    its way in and unpacked on its way out. Works on encoders of the BERT family (BERT, RoBERTa,
+    ALBERT and what shares their interface): ``supports`` says whether a model is one.
     """
 
     layout: Layout
+    formula: Formula
 
-    def __init__(self, encoder: nn.Module, heads: int) -> None:
-        """Hook into ``encoder``, whose first argument is the hidden states."""
-        self.heads = heads
+    def __init__(self, model: PreTrainedModel, seed: int) -> None:
+        """Change ``model`` in place; ``seed`` starts the stream of dropout masks."""
+        self.masks, self.settings = DropoutMasks(seed), model.config
+        encoder = model.base_model.get_submodule("encoder")
         encoder.register_forward_pre_hook(self._pack)
         encoder.register_forward_hook(self._unpack)
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if type(child) is nn.Dropout:
+                    setattr(module, name, MaskedDropout(child.p, self.masks).train(child.training))
+        for module in encoder.modules():
+            if isinstance(module, LAYERS):
+                module.forward = partial(self._layer, Parts.of(module))  # type: ignore[method-assign]
+        model.fast = self  # type: ignore[assignment]
 
-    def begin(self, mask: Tensor, dtype: torch.dtype) -> None:
-        """Prepare for one batch; ``dtype`` is that of the attention scores."""
-        self.layout = Layout.of(mask, self.heads, dtype)
+    def inputs(self, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Return the model's arguments for a padded batch; needed before every forward pass.
+
+        Products are taken in ``dtype``. Attention knows the padding without the model's help.
+        """
+        self.formula = Formula.of(self.settings, dtype)
+        self.layout = Layout.of(batch["attention_mask"], self.formula.heads, dtype)
+        return {**batch, "attention_mask": None}
 
     def _pack(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0].flatten(0, 1)
@@ -128,40 +143,9 @@ class Packing:
         output.last_hidden_state = full.view(layout.batch, layout.length, -1)
         return output
 
-
-class FastExecutor:
-    """A model's fast dropout, layers and packing; ``inputs`` prepares each batch.
-
-    Works on encoders of the BERT family (BERT, RoBERTa, ALBERT and what shares their interface):
-    ``supports`` says whether a model is one.
-    """
-
-    def __init__(self, model: PreTrainedModel, seed: int) -> None:
-        """Change ``model`` in place; ``seed`` starts the stream of dropout masks."""
-        self.masks, self.settings = DropoutMasks(seed), model.config
-        encoder = model.base_model.get_submodule("encoder")
-        self.packing = Packing(encoder, model.config.num_attention_heads)
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if type(child) is nn.Dropout:
-                    setattr(module, name, MaskedDropout(child.p, self.masks).train(child.training))
-        for module in encoder.modules():
-            if isinstance(module, LAYERS):
-                module.forward = partial(self._layer, Parts.of(module))  # type: ignore[method-assign]
-        model.fast = self  # type: ignore[assignment]
-
-    def inputs(self, batch: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """Return the model's arguments for a padded batch; needed before every forward pass.
-
-        Products are taken in ``dtype``. Attention knows the padding without the model's help.
-        """
-        self.packing.begin(batch["attention_mask"], dtype)
-        self.formula = Formula.of(self.settings, dtype)
-        return {**batch, "attention_mask": None}
-
     def _layer(self, parts: Parts, x: Tensor, *_: Any, **__: Any) -> Tensor:
         """Do what a layer's ``forward`` does."""
-        layout, formula, tokens = self.packing.layout, self.formula, x.shape[:-1].numel()
+        layout, formula, tokens = self.layout, self.formula, x.shape[:-1].numel()
         square = layout.batch * formula.heads, layout.length, layout.length
         shape = tokens, x.shape[-1]
         drawn = Drawn(

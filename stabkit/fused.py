@@ -98,10 +98,6 @@ class Keep(NamedTuple):
     mask: Tensor
     scale: float
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x with entries dropped, in place."""
-        return x.mul_(self.mask).mul_(self.scale)
-
 
 class Drawn(NamedTuple):
     """What a layer drops in one use; None where nothing is dropped."""
@@ -148,13 +144,13 @@ class Layer(torch.autograd.Function):
         states = flat.to(half)
         context, *attended = _attend(torch.addmm(b, states, w.t()), layout, drawn, formula)
         output = torch.addmm(bo, context, wo.t())
-        first = flat + (drawn.output(output) if drawn.output else output)
+        first = flat + _dropped(output, drawn.output)
         mid, *norm_1 = torch.native_layer_norm(first, g1.shape, g1, c1, formula.eps)
         middle = mid.to(half)
         inner = torch.addmm(bu, middle, wu.t())
         active = nn.functional.gelu(inner, approximate=formula.gelu)
         output = torch.addmm(bd, active, wd.t())
-        last = mid + (drawn.last(output) if drawn.last else output)
+        last = mid + _dropped(output, drawn.last)
         y, *norm_2 = torch.native_layer_norm(last, g2.shape, g2, c2, formula.eps)
         ctx.save_for_backward(
             *(states, w, *attended, context, wo, first, g1, c1, *norm_1),
@@ -203,7 +199,7 @@ def _attend(
         by_head = scores.view(layout.batch, -1, *scores.shape[1:])
         scores = torch.add(layout.bias, by_head, alpha=formula.scaling).view(scores.shape)
     shares = torch.softmax(scores, -1)
-    dropped = drawn.attention(shares.clone()) if drawn.attention else shares
+    dropped = _dropped(shares, drawn.attention)
     context = torch.bmm(dropped, v).view(-1, width).index_select(0, layout.places)
     return context.view(qkv.shape[0], -1), q, k, v, shares, dropped
 
@@ -223,9 +219,7 @@ def _attend_back(
     spread = torch.zeros_like(q).view(-1, q.shape[-1])
     spread.index_copy_(0, layout.places, grad.view(-1, q.shape[-1]))
     grad_context = spread.view(q.shape)
-    d_shares = torch.bmm(grad_context, v.transpose(1, 2))
-    if drawn.attention:
-        d_shares = drawn.attention(d_shares)
+    d_shares = _dropped(torch.bmm(grad_context, v.transpose(1, 2)), drawn.attention)
     d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype)
     d_scores = d_scores.mul_(formula.scaling)
     heads = q.new_empty(3, *q.shape)
@@ -250,5 +244,6 @@ def _linear_back(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return grad.t().mm(x), grad.sum(0)
 
 
-def _dropped(grad: Tensor, keep: Keep | None) -> Tensor:
-    return grad if keep is None else torch.mul(grad, keep.mask).mul_(keep.scale)
+def _dropped(x: Tensor, keep: Keep | None) -> Tensor:
+    """Return x, or its gradient, with entries dropped."""
+    return x if keep is None else torch.mul(x, keep.mask).mul_(keep.scale)

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, nearest
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
@@ -44,5 +45,10 @@ def best_precision(device: torch.device) -> Precision:
 
 
 def resolved(name: str, device: torch.device) -> str:
-    """Return the precision that people mean by ``name``, which may be ``AUTO``, on a device."""
+    """Return the precision that people mean by ``name``, which may be ``AUTO``, on a device.
+
+    Raises ConfigError for any other word.
+    """
+    if name not in PRECISIONS:
+        raise ConfigError(f"unknown precision {name!r}: {nearest(str(name), PRECISIONS)}")
     return best_precision(device) if name == AUTO else name

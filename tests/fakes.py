@@ -64,8 +64,12 @@ def endless(config: RunConfig) -> RunResult:
 
 
 def on_a_gpu(config: RunConfig) -> RunResult:
-    """Take half a second; say which GPU was to be seen, and from when to when."""
+    """Wait for another run to begin; say which GPU was to be seen, and from when to when."""
     began = time.time()
+    _note(config)
+    while len(Path(os.environ["FAKE_LOG"]).read_text().splitlines()) < 2:
+        assert time.time() < began + 120, "no other run has begun"
+        time.sleep(0.1)
     time.sleep(0.5)
     told = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {began} {time.time()}"
     result = quick(config)

@@ -362,6 +362,7 @@ MISTAKES = {
     "run --set segments=maybe": "segments is 'maybe'; expected bool",
     "run --lerning-rate 1": "--learning-rate",
     "run --precision fp8": "fp16",
+    "run --set precision=8": "unknown precision '8': choose from auto, bf16",
     "run --task mrpc --data-dir nowhere": "no folder nowhere (data folder)",
     "runn": "run",
     "study table-rte": "did you mean 'table1-rte'",

@@ -159,6 +159,8 @@ def test_the_precision_of_a_plan_may_be_what_the_device_does_best(
     for chosen, found in (("tf32", "tf32"), ("auto", "fp16")):
         enter(panel, precision=chosen)
         assert planned(panel) == {found}
+    with pytest.raises(ConfigError, match="unknown precision 'fp61': did you mean 'fp16'"):
+        make(precision="fp61")
 
 
 def test_a_run_s_time_is_that_of_its_parts() -> None:

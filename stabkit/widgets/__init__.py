@@ -58,7 +58,7 @@ def study_panel(
     runs. A panel made later in the same kernel stops the training of this one.
 
     While the book is built, it is a sentence that says how to get a kernel. Raises StabkitError
-    where ipywidgets is not installed.
+    where ipywidgets is not installed or the precision is none.
     """
     if os.environ.get("STABKIT_BOOK"):
         return pages.markdown(WITHOUT_KERNEL)
@@ -67,17 +67,20 @@ def study_panel(
             "the panel needs ipywidgets, which is not installed; install it with "
             "pip install 'ipywidgets>=8.1' and restart the kernel"
         )
+    from stabkit.precision import resolved
+    from stabkit.train import choose_device
     from stabkit.widgets.calibration import usable_processes
     from stabkit.widgets.form import Form
     from stabkit.widgets.panel import StudyPanel
 
+    precision = fields.pop("precision", RunConfig().precision)
+    resolved(precision, choose_device())  # names a wrong one, which the control could not show
     runs = open_store(
         str(store or os.environ.get("STABKIT_STORE") or RUNS),
         None if results is None else Path(results),
     )
     rates = learning_rates or _rates(model, runs)
     at_a_time = processes or usable_processes()
-    precision = fields.pop("precision", RunConfig().precision)
     form = Form(model, task, rates, seeds, at_a_time, precision, max_steps)
     for panel in _panels:
         panel.end()
