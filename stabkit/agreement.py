@@ -65,8 +65,10 @@ def figure_3(table: pd.DataFrame) -> Finding:
     if reason := _unfinished(named, ["setting"], len(SETTINGS)):
         return Finding(*head, len(table), reason)
     counts = [_count(named[named["setting"] == name]) for name in SETTINGS]
-    full, few, as_long = (wilson(*count) for count in counts)
+    full, few, as_long = rates = [wilson(*count) for count in counts]
     told = "; ".join(f"{name}: {count}" for name, count in zip(SETTINGS, counts, strict=True))
+    if max(rate.low for rate in rates) <= min(rate.high for rate in rates):
+        told += "; all three intervals overlap, so chance may have decided"
     holds = full.low <= as_long.value <= full.high and as_long.value < few.value
     return Finding(*head, counts[2].runs, told, holds, as_long, "%")
 
