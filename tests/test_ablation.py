@@ -119,6 +119,8 @@ def test_small_data_has_three_settings_per_task() -> None:
     assert [label.replace("<br>", " ") for label in labels] == list(SETTINGS)
     assert max(len(line) for label in labels for line in label.split("<br>")) <= 10
     assert figure.layout.yaxis4.title.text.startswith("mini-mrpc")
+    above, below = figure.layout.yaxis2.domain[0], figure.layout.yaxis3.domain[1]
+    assert (above - below) * figure.layout.height > 4 * 17 + 10, "labels have room below a panel"
 
 
 def test_the_ablation_grid_says_the_numbers_of_each_cell() -> None:

@@ -26,6 +26,7 @@ from stabkit.stats import wilson
 from stabkit.tables import SIGNS, failure_curve, finite_scores, learned_nothing, only, require
 
 NEEDED = ("seed", "metric", "majority_score", *SIGNS)
+LINE = 21  # pixels of a label's line, with air
 LINES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -91,7 +92,9 @@ def _panels(table: pd.DataFrame, panel: str, group: str, colours: Mapping[str, s
     """
     finite_scores(table, "score_last")
     names = list(table[panel].unique())
-    heights, spacing = [1, 3] * len(names), 0.12 / len(names)
+    gap = max(50, 20 + LINE * max(label.count("<br>") + 1 for label in colours))
+    height = 130 + (330 + gap) * len(names)
+    heights, spacing = [1, 3] * len(names), gap / height
     figure = make_subplots(rows=2 * len(names), row_heights=heights, vertical_spacing=spacing)
     for row, name in zip(range(1, 2 * len(names), 2), names, strict=True):
         runs = table[table[panel] == name]
@@ -110,7 +113,7 @@ def _panels(table: pd.DataFrame, panel: str, group: str, colours: Mapping[str, s
     figure.add_traces(symbol_key())
     places = list(range(len(colours)))
     figure.update_xaxes(tickvals=places, range=[-0.5, len(colours) - 0.5], showgrid=False)
-    return figure.update_layout(template="stabkit", height=130 + 380 * len(names))
+    return figure.update_layout(template="stabkit", height=height)
 
 
 def _label(figure: go.Figure, row: int, title: str, groups: Sequence[str]) -> None:
