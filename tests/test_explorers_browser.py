@@ -28,6 +28,7 @@ from stabkit.tables import failure_curve
 
 ROOT = Path(__file__).parents[1]
 STATIC, CONFIG = ROOT / "book" / "_static", ROOT / "_config.yml"
+SCRIPTS = "html_js_files"  # of the book
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="custom.css">
 {}<body style="margin: 16px">{}</body></html>"""
@@ -44,11 +45,11 @@ pytestmark = pytest.mark.browser
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page for each explorer, all that they need and nothing else."""
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("custom.css", "data.js"):
-        shutil.copy(STATIC / name, folder)
-    shutil.copytree(STATIC / "explorers", folder / "explorers")
-    listed = yaml.safe_load(CONFIG.read_text())["sphinx"]["config"]["html_js_files"]
-    scripts = "".join(f'<script defer src="{name}"></script>' for name, _ in listed)
+    listed = [name for name, _ in yaml.safe_load(CONFIG.read_text())["sphinx"]["config"][SCRIPTS]]
+    (folder / "explorers").mkdir()
+    for name in {"custom.css", *listed} - {"plotly.min.js"}:
+        shutil.copy(STATIC / name, folder / name)
+    scripts = "".join(f'<script defer src="{name}"></script>' for name in listed)
     (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     for name, make in made.ALL.items():
         (folder / f"{name}.html").write_text(PAGE.format(scripts, make().html()), encoding="utf-8")
