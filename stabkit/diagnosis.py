@@ -21,7 +21,7 @@ from stabkit.findings import Count
 from stabkit.report import cells
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import Description, describe
-from stabkit.tables import finite_scores, learned_nothing, only, require
+from stabkit.tables import finite_scores, learned_nothing, learned_once, only, require
 
 EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
 FITTED = 0.9  # training accuracy of a run that has learned its training set
@@ -48,13 +48,15 @@ class Change:
 class Diagnosis:
     """What became of the runs of one recipe; they differ by their seeds only.
 
-    ``unlearned`` runs end at the loss of guessing, ``diverged`` ones at none; ``overfitted`` runs
+    ``unlearned`` runs end at the loss of guessing, ``forgetful`` ones among them after they had
+    learned at an earlier look; ``diverged`` runs end at no loss. ``overfitted`` runs
     fit the training set and yet score no better than the majority class.
     """
 
     config: RunConfig
     scores: Description
     unlearned: int
+    forgetful: int
     overfitted: int
     diverged: int
     train_steps: int
@@ -94,8 +96,9 @@ class Diagnosis:
     def reasons(self) -> list[str]:
         """Return what the failed runs have in common, as lines."""
         failed = self.failures.failures
+        before = f"; {self.forgetful} of them had learned, and lost it" if self.forgetful else ""
         kinds = {
-            "never learned: their training loss ends where guessing would": self.unlearned,
+            f"end at the training loss of guessing{before}": self.unlearned,
             "fit the training set and do not generalise; the remedy below is not for these: look "
             "at the data and the labels": self.overfitted,
             "lost their loss to numbers that are not finite": self.diverged,
@@ -116,12 +119,14 @@ def diagnose(runs: pd.DataFrame) -> Diagnosis:
     runs = runs.sort_values("seed")
     failed, flat = learned_nothing(runs), runs["flat_loss"].astype(bool)
     diverged = runs["diverged"].astype(bool)
+    unlearned = flat & ~diverged
     fitted = failed & ~flat & (runs["train_accuracy"] >= FITTED)
     scores = finite_scores(runs, "score_last")
     return Diagnosis(
         config=RunConfig.from_row(runs.iloc[0].to_dict()),
         scores=describe(scores, failed.to_numpy(), np.random.default_rng(0)),
-        unlearned=int((flat & ~diverged).sum()),
+        unlearned=int(unlearned.sum()),
+        forgetful=int((unlearned & learned_once(runs)).sum()),
         overfitted=int(fitted.sum()),
         diverged=int(diverged.sum()),
         train_steps=int(runs["steps"].iloc[0]),

@@ -80,9 +80,9 @@ CLAIMS: dict[str, Claim] = {
         "ICLR 2021, section 5.1, Fig. 2c",
     ),
     "forgetting": Claim(
-        "Failed runs have lost masked-LM perplexity, but only through about the top 10 of 24 "
-        "layers; successful runs lose much less. So forgetting comes with a failure of "
-        "optimisation and does not cause it.",
+        "In failed runs the masked-LM perplexity has risen far, though only about the top 10 of 24 "
+        "layers matter for it; in successful runs it rises much less. So forgetting comes with a "
+        "failure of optimisation and does not cause it.",
         "ICLR 2021, section 4.1, Fig. 2a and 2b",
     ),
     "gradients": Claim(

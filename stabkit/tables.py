@@ -22,6 +22,7 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
     "diverged": "loss not finite",
 }
 UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set
+CLEAR = 0.1  # dev accuracy above the majority class by which a run has plainly learned something
 # The number of a layer (ALBERT: of a group of layers that share weights); a matrix's name in it.
 LAYER = re.compile(r"(?:layers?|layer_groups)\.(\d+)(?:\.albert_layers\.\d+)?(?:\.(.+))?$")
 
@@ -71,6 +72,16 @@ def learned_nothing(table: pd.DataFrame) -> pd.Series:
     """Return for each run whether it shows any of the SIGNS of failure."""
     require(table, tuple(SIGNS))
     return table[list(SIGNS)].astype(bool).any(axis=1)
+
+
+def learned_once(table: pd.DataFrame) -> pd.Series:
+    """Return for each run whether its best look at the dev set stood clearly above the majority.
+
+    A run that shows a sign of failure all the same had learned the task and lost it again. Of a run
+    whose dev set was looked at only at its end nothing else is known.
+    """
+    require(table, ("best_accuracy", "majority_accuracy"))
+    return table["best_accuracy"] >= table["majority_accuracy"] + CLEAR
 
 
 def failures(table: pd.DataFrame, by: str, sign: str | None = None) -> str:
@@ -204,7 +215,7 @@ def layer_norms(gradients: pd.DataFrame, weight: str | None = None) -> pd.DataFr
             f"are {', '.join(gradients.columns[:5])}, ..."
         )
     squares = {layer: gradients[parts[layer]].astype(float) ** 2 for layer in sorted(parts)}
-    norms = {layer: np.sqrt(square.sum(axis=1)) for layer, square in squares.items()}
+    norms = {layer: np.sqrt(s.sum(axis=1, skipna=False)) for layer, s in squares.items()}
     return pd.DataFrame(norms).set_index(gradients["step"])
 
 

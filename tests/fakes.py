@@ -122,7 +122,9 @@ def judged(config: RunConfig, **summary: object) -> RunResult:
     verdicts = {
         "metric": "accuracy",
         "score_best": score,
+        "best_accuracy": summary.get("score_last", score),
         "majority_score": 0.5,
+        "majority_accuracy": 0.5,
         "failed": False,
         "constant": False,
         "flat_loss": False,

@@ -36,9 +36,20 @@ def test_failures_are_counted_and_told_apart(tmp_path: Path) -> None:
     assert (found.unlearned, found.overfitted, found.diverged) == (2, 1, 1)
     told = "\n".join(found.verdict() + found.reasons())
     assert "unstable: 4 of 5 runs fail (80.0 (37.6 to 96.4) %" in told
-    assert "2 of the 4 failed runs never learned" in told
+    assert "2 of the 4 failed runs end at the training loss of guessing\n" in told
     assert "1 of the 4 failed runs fit the training set and do not generalise" in told
     assert "1 of the 4 failed runs lost their loss" in told
+
+
+def test_who_lost_what_it_had_learned_is_told_from_who_never_learned(tmp_path: Path) -> None:
+    lost = UNLEARNED | {"best_accuracy": 0.82}
+    never = UNLEARNED | {"best_accuracy": 0.52}
+    found = diagnose(table(tmp_path, GOOD, never, lost, lost))
+    assert (found.unlearned, found.forgetful) == (3, 2)
+    assert found.reasons() == [
+        "3 of the 3 failed runs end at the training loss of guessing; 2 of them had learned, and "
+        "lost it"
+    ]
 
 
 def test_no_failure_is_no_proof(tmp_path: Path) -> None:
