@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stabkit import models
 from stabkit.config import RunConfig
-from stabkit.errors import ConfigError
+from stabkit.errors import ConfigError, ModelError
 from stabkit.tasks import Split
 
 EVALUATION_BATCH = 64
@@ -48,13 +48,19 @@ class Encoded:
 def encode(config: RunConfig, split: Split) -> Encoded:
     """Tokenise a split as the run says: cut to ``max_length``, segments or none.
 
-    Raises ConfigError for a ``max_length`` that the model has no positions for.
+    Raises ConfigError for a ``max_length`` that the model has no positions for, ModelError for a
+    tokenizer that cannot pad.
     """
     tokenizer = models.load_tokenizer(config.model)
-    if config.max_length > tokenizer.model_max_length:
+    if config.max_length > (most := models.longest_text(config.model)):
         raise ConfigError(
-            f"max_length is {config.max_length}; expected at most "
-            f"{tokenizer.model_max_length}, the longest text that {config.model} takes"
+            f"max_length is {config.max_length}; expected at most {most}, the longest text that "
+            f"{config.model} takes"
+        )
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"the tokenizer of {config.model} has no token to pad with, which batches need; set "
+            "one (tokenizer.pad_token = tokenizer.eos_token), and save it in the model's folder"
         )
     return _encode(tokenizer, config.max_length, config.segments, split)
 

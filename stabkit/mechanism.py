@@ -36,13 +36,15 @@ def contrast(table: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
     They are all runs of one configuration, that of the smallest learning rate, which has ``each``
     of both kinds. Where none has, correction on and off count as one: at the smallest learning
     rate that has both kinds then. No runs where there is none either. ``table`` is a run table of
-    one model and task; successful is a run without any sign of failure.
+    one model and task; successful is a run without any sign of failure. Diverged runs are of no
+    kind.
     """
     only(table, "model", "task", "epochs", "multiplier", "mixout", "warmup")
     require(table, ("seed", "learning_rate", "bias_correction", "failed"))
     failed = table["failed"].astype(bool)
     kind = np.where(failed, "failed", np.where(learned_nothing(table), "neither", "successful"))
-    judged = table.assign(kind=kind)[kind != "neither"].sort_values(["kind", "seed"])
+    finite = ~table["diverged"].astype(bool)  # else there are no gradients to compare
+    judged = table.assign(kind=kind)[(kind != "neither") & finite].sort_values(["kind", "seed"])
     for by in (["learning_rate", "bias_correction"], ["learning_rate"]):
         for _, cell in judged.groupby(by):
             sizes = cell.groupby("kind").size()
@@ -83,7 +85,10 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
     if share is None:
         return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
-    told = f"perplexity of failed runs: {', '.join(steps)}"
+    told = (
+        f"perplexity of failed runs: {', '.join(steps)}; counted in perplexity itself, at least "
+        f"{100 * _excess_gone(np.exp(nll[failed]), top).min():.0f} % of a run's excess is gone"
+    )
     most = bool(share.value > HALF)
     return first, Finding(*gone, int(failed.sum()), told, most, share, "%", HALF)
 
@@ -117,10 +122,15 @@ def _times(nll: pd.DataFrame, failed: NDArray[np.bool_], k: int) -> Estimate:
 
 def _gone(nll: pd.DataFrame, k: int) -> Estimate | None:
     """Return the share of the runs' excess at k = 0 that is gone at ``k``; None without one."""
-    excess = nll.sub(nll[nll.columns.max()], axis=0)
-    if nll.empty or not excess[0].min() > 0:
+    if nll.empty or not (nll[0] - nll[nll.columns.max()]).min() > 0:
         return None
-    return _mean(1 - excess[k] / excess[0])
+    return _mean(_excess_gone(nll, k))
+
+
+def _excess_gone(values: pd.DataFrame, k: int) -> pd.Series:
+    """Return the share of each run's excess at k = 0 over the last column that is gone at ``k``."""
+    excess = values.sub(values[values.columns.max()], axis=0)
+    return 1 - excess[k] / excess[0]
 
 
 def _perplexity(nll: pd.Series) -> str:
@@ -202,9 +212,9 @@ def collapse(gradients: pd.DataFrame, share: float = 0.1, window: int = 21) -> i
     None where it does not to the end. The norm is a median over ``window`` steps, since single
     batches scatter widely; ``gradients`` is a run's whole gradient history.
     """
-    norms = np.sqrt((layer_norms(gradients) ** 2).sum(axis=1))
+    norms = np.sqrt((layer_norms(gradients) ** 2).sum(axis=1, skipna=False))
     smooth = norms.rolling(window, center=True, min_periods=1).median()
-    after = np.flatnonzero(smooth >= share * smooth.max())[-1] + 1
+    after = np.flatnonzero(~(smooth < share * smooth.max()))[-1] + 1  # not finite is not small
     return int(norms.index[after]) if after < len(norms) else None
 
 

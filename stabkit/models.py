@@ -8,6 +8,7 @@ nothing else.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -49,11 +50,18 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spm.model",
 )
+FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_DROPOUTS = {
-    "hidden_dropout": ("hidden_dropout_prob", "dropout"),
+_DROPOUTS = {  # what families call them
+    "hidden_dropout": (
+        *("hidden_dropout_prob", "dropout"),
+        *("mlp_dropout", "embedding_dropout"),  # ModernBERT
+    ),
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
-    "classifier_dropout": ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout"),
+    "classifier_dropout": (
+        *("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout"),
+        "cls_dropout",  # DeBERTa, which knows it though its settings may lack it
+    ),
 }
 
 
@@ -108,16 +116,19 @@ def _digests(place: str, _stamp: Stamp) -> tuple[str, str]:
 
 def _files(place: str, names: tuple[str, ...]) -> list[Path]:
     """Return the files among ``names`` that a folder has, or a hub id (its cache; or fetched)."""
-    found = [
-        cached_file(place, name, _raise_exceptions_for_missing_entries=False) for name in names
-    ]
+    found = []
+    for name in names:
+        try:
+            found.append(cached_file(place, name, _raise_exceptions_for_missing_entries=False))
+        except Exception as error:  # of the hub's client, its transport, or this disk
+            raise ModelError(f"{name} of {place} cannot be had: {error}") from error
     return [Path(path) for path in found if path is not None]
 
 
 def _settings_file(place: str) -> Path:
     try:
         found, reason = _files(place, ("config.json",)), "nor does its cache have it"
-    except (OSError, ValueError) as error:
+    except ModelError as error:
         found, reason = [], str(error)
     if not found:
         raise ModelError(
@@ -157,14 +168,33 @@ def _load_tokenizer(place: str, _digest: str) -> PreTrainedTokenizerBase:
         raise ModelError(f"the tokenizer of {place} cannot be read: {error}") from error
 
 
+def longest_text(model: str) -> int:
+    """Return how many tokens a model takes at most: what its tokenizer says and it has places for.
+
+    RoBERTa's family counts positions from its padding id on; relative positions have no end.
+    """
+    settings, told = AutoConfig.from_pretrained(locate(model)), load_tokenizer(model)
+    places = getattr(settings, "max_position_embeddings", None)
+    if places is None or getattr(settings, "relative_attention", False):
+        return int(told.model_max_length)
+    before = settings.pad_token_id + 1 if settings.model_type in FROM_PADDING else 0
+    return int(min(told.model_max_length, places - before))
+
+
 def _settings(config: RunConfig, labels: int) -> Any:
     """Return the model's configuration with the run's dropouts and number of labels."""
     settings = AutoConfig.from_pretrained(locate(config.model), num_labels=labels)
+    if settings.model_type.startswith("deberta"):
+        settings.cls_dropout = None
     for field, names in _DROPOUTS.items():
-        for name in names:
-            if hasattr(settings, name):
-                setattr(settings, name, getattr(config, field))
-                break
+        known = [name for name in names if hasattr(settings, name)]
+        for name in known:
+            setattr(settings, name, getattr(config, field))
+        if not known:
+            message = f"{config.model} has no {field} of its own: the field changes nothing"
+            warnings.warn(message, stacklevel=2)
+    if settings.pad_token_id is None:
+        settings.pad_token_id = load_tokenizer(config.model).pad_token_id
     if config.segments and getattr(settings, "type_vocab_size", 2) < 2:
         raise ModelError(f"{config.model} knows no segments; expected segments=False")
     return settings

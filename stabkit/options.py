@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -11,6 +12,7 @@ from typer import Argument, Option
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 
+NUMBERS = {"int": (int, float), "float": (float,)}  # a seed may be longer than a float is exact
 FIELDS = {field.name: str(field.type) for field in fields(RunConfig)}
 RUNS = "runs"  # one's own
 RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
@@ -234,7 +236,7 @@ def value(name: str, worded: Any) -> Any:
         return tuple(worded.split(","))
     if kind == "bool":
         return {"true": True, "false": False}.get(worded.lower(), worded)
-    try:
-        return float(worded) if kind.startswith(("int", "float")) else worded
-    except ValueError:
-        return worded
+    for number in NUMBERS.get(kind.split(" ")[0], ()):
+        with suppress(ValueError):
+            return number(worded)
+    return worded

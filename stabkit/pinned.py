@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from stabkit import models
+from stabkit import models, sources
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.files import Stamp, stamp
@@ -18,7 +19,9 @@ def task_of(config: RunConfig) -> Task:
     """Return the task of a configuration; its files are read once, and again when they change."""
     arguments = (config.task, None, config.dev_file, config.text_columns, config.label_column)
     named = os.environ.get(DATA_VARIABLE)
-    return _load_task(arguments, named, stamp(config.task), stamp(config.dev_file))
+    folders = (Path(named, name) for name in sources.folders(config.task)) if named else ()
+    files = (config.task, config.dev_file, *folders)
+    return _load_task(arguments, named, *map(stamp, files))
 
 
 @lru_cache

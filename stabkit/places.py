@@ -9,6 +9,11 @@ RESULTS = "STABKIT_RESULTS"  # the environment variable that names another folde
 RUNS_FILE = "runs.parquet"  # of a compacted store
 
 
+def has_runs(folder: Path) -> bool:
+    """Tell whether a folder is a compacted store; one that may not be looked into is none."""
+    return os.path.isfile(folder / RUNS_FILE)  # where Path.is_file() raises
+
+
 def results_folder() -> Path:
     """Return the folder of the published runs; it need not exist.
 
@@ -19,4 +24,4 @@ def results_folder() -> Path:
         return Path(named)
     roots = (Path(), *Path.cwd().parents, Path(__file__).parents[1])
     folders = [root / "results" for root in roots]
-    return next((folder for folder in folders if (folder / RUNS_FILE).exists()), folders[0])
+    return next(filter(has_runs, folders), folders[0])

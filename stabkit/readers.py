@@ -143,11 +143,17 @@ def _csv_options(path: Path) -> dict[str, Any]:
     options: dict[str, Any] = (
         {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"sep": ","}
     )
-    header = pd.read_csv(path, nrows=0, **options).columns
+    first = pd.read_csv(path, nrows=1, dtype=str, **options)
+    if not isinstance(first.index, pd.RangeIndex):  # pandas takes a field too many for a name
+        raise DataError(
+            f"{path} has more fields in its first row than names of columns, "
+            f"{', '.join(map(repr, first.columns))}; put texts that hold the separator in quotes, "
+            "or name every column"
+        )
     return {
         **options,
         "keep_default_na": False,
-        "features": Features({name: Value("string") for name in header}),
+        "features": Features({name: Value("string") for name in first.columns}),
     }
 
 

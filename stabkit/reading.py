@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stabkit import options
 from stabkit.errors import StabkitError
 from stabkit.options import RUNS
-from stabkit.places import RUNS_FILE, results_folder
+from stabkit.places import has_runs, results_folder
 
 if TYPE_CHECKING:
     from stabkit.store import Store
@@ -85,7 +85,7 @@ def publish(
     if isinstance(place := storage.place(store), Path) and not place.is_dir():
         raise StabkitError(f"no folder {store}; stabkit study makes one, --store names another")
     target = results or results_folder()
-    opened = Store(store, base=target if (target / RUNS_FILE).exists() else None)
+    opened = Store(store, base=target if has_runs(target) else None)
     runs = opened.table()
     chosen = runs[runs["key"].isin({*studied(runs)["key"], *Store(target).keys()})]
     if chosen.empty:
@@ -117,4 +117,4 @@ def open_store(store: str, results: Path | None) -> Store:
     from stabkit.store import Store
 
     found = results_folder()
-    return Store(store, base=results or (found if (found / RUNS_FILE).exists() else None))
+    return Store(store, base=results or (found if has_runs(found) else None))

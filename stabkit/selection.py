@@ -25,6 +25,15 @@ SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
 PLAIN = {"mixout": 0.0, "multiplier": "none"}  # a recipe of AdamW alone
 
 
+def without_seeds(names: Iterable[str]) -> None:
+    """Raise ConfigError where a seed is among the fields that all runs of a comparison share."""
+    if named := [name for name in names if name in SEEDS]:
+        raise ConfigError(
+            f"{', '.join(named)} cannot be set for all runs: they differ by their seed. A single "
+            "run takes it: stabkit run --set"
+        )
+
+
 def matching(runs: pd.DataFrame, configs: Iterable[RunConfig]) -> pd.DataFrame:
     """Return the runs of ``configs``, in their order, whichever digests the two have."""
     return by_grid(runs, {"": configs})[""]

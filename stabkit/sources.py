@@ -101,12 +101,14 @@ def load_own(
     """Return the user's own data as a task; ``stabkit.tasks.load_task`` describes the files."""
     train, dev, source = _read_own(path, Path(dev_file) if dev_file else None)
     columns = choose_columns(train.column_names, text_columns, label_column, str(path))
-    labels, codes = _labels(train, columns.label, str(path))
-    whole = _split(train, columns, codes, str(path))
+    labels = _labels(train, columns.label, str(path))
+    numbered = bool(_names(train, columns.label))
+    whole = _split(train, columns, _codes(train, columns.label, labels, numbered), str(path))
     if dev is None:
         kept, held_out = hold_out(whole.labels, DEV_SHARE, SPLIT_SEED, labels)
         splits = whole.take(kept), whole.take(held_out)
     else:
+        codes = _codes(dev, columns.label, labels, numbered)
         splits = whole, _split(dev, columns, codes, str(dev_file or f"{path} (dev)"))
     task = Task(path.stem, *splits, labels=labels, source=source)
     unseen = np.setdiff1d(task.dev.labels, task.train.labels)
@@ -143,8 +145,7 @@ def _read_published(name: str, known: Published, data_dir: Path | str | None) ->
     base = data_dir or os.environ.get(DATA_VARIABLE)
     if base and not Path(base).is_dir():
         raise DataError(f"no folder {base} (data folder). {_help(name)}")
-    folders = [Path(base, known.config), Path(base, name)] if base else []
-    for folder in folders:
+    for folder in [Path(base, part) for part in folders(name)] if base else []:
         if folder.is_dir():
             return read_folder(folder)
     if data_dir:
@@ -153,6 +154,11 @@ def _read_published(name: str, known: Published, data_dir: Path | str | None) ->
         return read_hub(known.repo, known.config)
     except DataError as error:
         raise DataError(f"{error}. {_help(name)}") from error
+
+
+def folders(name: str) -> tuple[str, ...]:
+    """Return in which folders of a data folder a published set may lie; none for other names."""
+    return (DATA_SETS[name].config, name) if name in DATA_SETS else ()
 
 
 def _help(name: str) -> str:
@@ -181,14 +187,27 @@ def _read_own(path: Path, dev_file: Path | None) -> tuple[Any, Any, str]:
     return read_folder(path)
 
 
-def _labels(train: Any, column: str, where: str) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the labels and the code of each spelling; parquet may carry names for its numbers."""
-    if column not in train.column_names or not getattr(train.features[column], "names", None):
-        labels = sorted_labels(read_labels(train, column, where))
-        return labels, {name: code for code, name in enumerate(labels)}
-    labels = tuple(train.features[column].names)
-    numbers = {str(code): code for code in range(len(labels))}
-    return labels, numbers | {name: code for code, name in enumerate(labels)}
+def _names(table: Any, column: str) -> tuple[str, ...]:
+    """Return the names that a table carries for the numbers in its label column, if it does."""
+    found = table.column_names and table.features.get(column)
+    return tuple(getattr(found, "names", None) or ())
+
+
+def _labels(train: Any, column: str, where: str) -> tuple[str, ...]:
+    return _names(train, column) or sorted_labels(read_labels(train, column, where))
+
+
+def _codes(table: Any, column: str, labels: tuple[str, ...], numbered: bool) -> dict[str, int]:
+    """Return the code of each spelling of a label in ``table``.
+
+    A column that carries names holds their numbers, even where a name looks like one. Where it is
+    the training set's that does (``numbered``), others may hold either.
+    """
+    codes = {name: code for code, name in enumerate(labels)}
+    if own := _names(table, column):
+        return {str(code): codes[name] for code, name in enumerate(own) if name in codes}
+    numbers = {str(code): code for code in codes.values()} if numbered else {}
+    return numbers | codes
 
 
 def _split(table: Any, columns: Columns, codes: Mapping[str, int], where: str) -> Split:

@@ -9,8 +9,8 @@ copied into place. On a CPU the same functions run without a graph, which is how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import gc
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class StaticLearner:
         scaled = config.precision == "fp16"
         self.scale = torch.ones(1, device=self.device) if scaled else None
         self.unbroken = torch.zeros(1, dtype=torch.int32, device=self.device)
-        self.steps = Captured(self._step, self.device, self.walk.at.zero_, network.generators)
+        self.steps = Captured(self._step, self.device, self._rewind, network.generators)
         self._scores: dict[Encoded, Scoring] = {}
 
     def fine_tune(
@@ -114,7 +114,7 @@ class StaticLearner:
         self._scorer(dev)
         self.model.train()
         self.steps.prepare(self.walk.shapes)
-        self.walk.at.zero_()
+        self._rewind()
         self.network.load(configs, self.labels)
         self.optimizer.restart(config, schedule)
         self.clip.fill_(float("inf") if config.clip_norm is None else config.clip_norm)
@@ -122,6 +122,11 @@ class StaticLearner:
             self.scale.fill_(START_SCALE)
             self.unbroken.zero_()
         torch.manual_seed(dropout_seed(config))
+
+    def _rewind(self) -> None:
+        """Set back what counts steps: the tables that it reads have no more rows than a run."""
+        self.walk.at.zero_()
+        self.optimizer.updates.zero_()
 
     def _step(self, size: int, length: int) -> None:
         at = self.walk.at
@@ -198,9 +203,30 @@ def static_learner(
     config: RunConfig, labels: int, device: torch.device, train: Encoded
 ) -> StaticLearner:
     """Return a learner for a run, the last one where it fits: graphs are recorded once a study."""
-    return _learner(structure(config), labels, device, train)
+    config = structure(config)
+    return kept(
+        (config, labels, device, train),
+        lambda: StaticLearner(config, labels, Single(config, labels, device), train),
+    )
 
 
-@lru_cache(maxsize=1)  # a second one would hold a model and its optimizer beside the first
-def _learner(config: RunConfig, labels: int, device: torch.device, train: Encoded) -> StaticLearner:
-    return StaticLearner(config, labels, Single(config, labels, device), train)
+def kept(key: Hashable, make: Callable[[], StaticLearner]) -> StaticLearner:
+    """Return the last learner if it is of this key, else let go of it and make another.
+
+    Two would be two models, optimizers and sets of graphs on one device.
+    """
+    if key not in _kept:
+        forget()
+        _kept[key] = make()
+    return _kept[key]
+
+
+def forget() -> None:
+    """Let go of the learner that is kept, and of its memory."""
+    _kept.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+_kept: dict[Hashable, StaticLearner] = {}

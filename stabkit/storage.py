@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
 
@@ -43,7 +44,7 @@ def place(name: str | Place) -> Place:
         return Path(name) if isinstance(name, str) else name
     kind, _, rest = name.partition("://")
     if kind == "file":
-        return Path(rest)
+        return Path(url2pathname(rest))
     try:
         from upath import UPath
 
@@ -60,12 +61,13 @@ def place(name: str | Place) -> Place:
 
 def exists(path: Place) -> bool:
     """Tell whether there is a file. Raises StoreError where the store does not say."""
-    if isinstance(path, Path):
-        return path.exists()
     with _answering(path, "read"):
         try:
-            path.fs.info(path.path)
-        except FileNotFoundError:
+            if isinstance(path, Path):
+                path.stat()
+            else:
+                path.fs.info(path.path)
+        except (FileNotFoundError, NotADirectoryError):
             return False
     return True
 
@@ -73,7 +75,8 @@ def exists(path: Place) -> bool:
 def files(folder: Place) -> list[Any]:
     """Return the parquet files right in a folder, sorted; none where there is no folder."""
     if isinstance(folder, Path):
-        return sorted(folder.glob("[!.]*.parquet"))
+        with _answering(folder, "read"):
+            return sorted(folder.glob("[!.]*.parquet"))
     names: list[str] = []
     with _answering(folder, "read"), suppress(FileNotFoundError):
         names = folder.fs.ls(folder.path, detail=False)

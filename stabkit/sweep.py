@@ -109,7 +109,7 @@ def sweep(
         )
     store.clean()
     grid = by_key(configs)
-    pending = _patiently(lambda: store.pending(grid.values()))
+    pending = patiently(lambda: store.pending(grid.values()))
     todo = deque(_tasks(pending, seeds_at_once))
     tell = watch or (lambda *_: None)
 
@@ -134,7 +134,7 @@ def sweep(
         raise
     if problems:
         raise _error(problems, len(grid))
-    return _patiently(lambda: store.table(grid.values()))
+    return patiently(lambda: store.table(grid.values()))
 
 
 def _tasks(pending: Sequence[RunConfig], seeds_at_once: int) -> Iterable[Task]:
@@ -191,12 +191,12 @@ def _attempt(
     try:
         with ExitStack() as claims:
             for config in task.configs:
-                if not _patiently(partial(_claim, claims, store, config, task.wait)):
+                if not patiently(partial(_claim, claims, store, config, task.wait)):
                     claimed.add(config)
             ours = [config for config in task.configs if config not in claimed]
-            missing = _patiently(lambda: [config for config in ours if config.key not in store])
+            missing = patiently(lambda: [config for config in ours if config.key not in store])
             for result in _results(missing, run, run_seeds):
-                _patiently(partial(store.put, result))
+                patiently(partial(store.put, result))
         outcome = Outcome("stored")
     except StoreError as error:
         outcome = Outcome("refused", str(error))
@@ -217,7 +217,7 @@ def _results(
     return map(run or _training().run, configs)
 
 
-def _patiently(ask: Callable[[], T]) -> T:
+def patiently(ask: Callable[[], T]) -> T:
     """Ask a store, and ask it again for some minutes while it does not answer."""
     for pause in PAUSES:
         try:

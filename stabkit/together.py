@@ -11,7 +11,6 @@ in a grid what can be run at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from stabkit.batches import Encoded
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.optim import parameter_groups
-from stabkit.static import StaticLearner, structure, supported
+from stabkit.static import StaticLearner, kept, structure, supported
 
 
 class Stacked:
@@ -112,11 +111,8 @@ def stacked_learner(
     config: RunConfig, labels: int, device: torch.device, train: Encoded, seeds: int
 ) -> StaticLearner:
     """Return a learner for ``seeds`` runs at once, the last one where it fits."""
-    return _learner(structure(config), labels, device, train, seeds)
-
-
-@lru_cache(maxsize=1)
-def _learner(
-    config: RunConfig, labels: int, device: torch.device, train: Encoded, seeds: int
-) -> StaticLearner:
-    return StaticLearner(config, labels, Stacked(config, labels, device, seeds), train, seeds)
+    config = structure(config)
+    return kept(
+        (config, labels, device, train, seeds),
+        lambda: StaticLearner(config, labels, Stacked(config, labels, device, seeds), train, seeds),
+    )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +28,15 @@ from stabkit.loop import ExecutorName, Learner, Watch, fine_tune, unwatched
 from stabkit.mixout import plain_state
 from stabkit.pinned import pin, task_of
 from stabkit.precision import best_precision
-from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
+from stabkit.records import (
+    Records,
+    dev_summary,
+    gradients,
+    hardware,
+    history,
+    provenance,
+    train_summary,
+)
 from stabkit.results import RunResult
 from stabkit.static import static_learner, supported
 from stabkit.tasks import Task, subset
@@ -145,7 +154,8 @@ def trained_model(
     """
     config, device = pin(config), device or choose_device()
     executor = executor or best_executor(device)
-    made_by = f"{device.type}-{executor}-{threads}-{stabkit.__version__}-{torch.__version__}"
+    unit = hashlib.sha256(hardware(device).encode()).hexdigest()[:8]
+    made_by = f"{device.type}-{unit}-{executor}-{threads}-{stabkit.__version__}-{torch.__version__}"
     name = f"{config.key}-{made_by}"
     weights = checkpoints.load(name)
     if weights is None:
@@ -243,8 +253,15 @@ def _train(
     watch: Watch = unwatched,
 ) -> _Done:
     task, train, dev = _texts(config)
-    made = trainer(config, len(task.labels), device, train, executor)
-    return _Done(made, task, train, made.fine_tune(dev, watch))
+    try:
+        made = trainer(config, len(task.labels), device, train, executor)
+        return _Done(made, task, train, made.fine_tune(dev, watch))
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{config.model} with batches of {config.batch_size} texts of up to "
+            f"{config.max_length} tokens does not fit into the memory of {hardware(device)}; "
+            "expected a smaller batch_size or max_length"
+        ) from error
 
 
 def _texts(config: RunConfig) -> tuple[Task, Encoded, Encoded]:

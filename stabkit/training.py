@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,10 +106,12 @@ def diagnose(
     """
     say_where_data_lie(data_dir)
     from stabkit import diagnosis
+    from stabkit.selection import without_seeds
     from stabkit.store import Store
     from stabkit.studies import LOOKS
 
     opened = open_store(store, results)
+    without_seeds(name for name, _ in map(options.setting, settings or []))
     config = _configured(ctx, settings, opened, evals_per_epoch=LOOKS)
     runs = Store(store) if anew else opened
     do = partial(_seeds, count=seeds, runs=runs, processes=processes, at_once=seeds_at_once)
@@ -180,6 +183,7 @@ def _seeds(
 def _do(config: RunConfig, runs: Store, threads: int) -> None:
     """Do a run, unless it is stored; one that another process is at is waited for."""
     from stabkit import train
+    from stabkit.sweep import patiently
 
     length = f"epochs {config.epochs}" if config.epochs else f"steps {config.max_steps}"
     print(
@@ -187,9 +191,11 @@ def _do(config: RunConfig, runs: Store, threads: int) -> None:
         file=sys.stderr,
     )
     try:
-        with runs.claim(config.key, wait=True):
-            if config.key not in runs:
-                runs.put(train.run(config, threads=threads))
+        with ExitStack() as claims:
+            patiently(lambda: claims.enter_context(runs.claim(config.key, wait=True)))
+            if not patiently(lambda: config.key in runs):
+                result = train.run(config, threads=threads)
+                patiently(lambda: runs.put(result))
     except KeyboardInterrupt:
         print("stopped: nothing of this run is kept; start the same again", file=sys.stderr)
         raise

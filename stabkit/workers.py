@@ -157,7 +157,7 @@ class _Worker(Generic[T, R]):
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if not self.ready:
             raise StartError(f"a worker process ended with {how} before its first task")
-        if code == -signal.SIGKILL:
+        if how == "signal SIGKILL":
             return f"its process was killed ({how}), often for want of memory"
         return f"its process ended with {how}"
 

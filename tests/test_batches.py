@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from stabkit.batches import EVALUATION_BATCH, Encoded, encode, evaluation_batches, training_batches
-from stabkit.errors import ConfigError
+from stabkit.errors import ConfigError, ModelError
 from stabkit.mini.tasks import splits
 from stabkit.tasks import Split
 
@@ -69,6 +73,31 @@ def test_texts_are_cut_to_the_maximal_length_the_longer_first() -> None:
 def test_a_length_without_positions_is_refused() -> None:
     with pytest.raises(ConfigError, match="max_length is 129; expected at most 128"):
         encode(tiny.config(max_length=129), PAIRS)
+
+
+@pytest.mark.parametrize(("architecture", "places"), [("bert", 130), ("roberta", 129)])
+def test_a_tokenizer_may_not_know_how_long_texts_may_be(
+    architecture: str, places: int, tmp_path: Path
+) -> None:
+    """RoBERTa counts positions from its padding id on."""
+    folder = tiny.save(tmp_path, architecture)
+    settings = tmp_path / "tokenizer_config.json"
+    told = json.loads(settings.read_text(encoding="utf-8"))
+    del told["model_max_length"]
+    settings.write_text(json.dumps(told), encoding="utf-8")
+    assert encode(tiny.config(model=folder, max_length=places), PAIRS)
+    with pytest.raises(ConfigError, match=f"max_length is {places + 1}; expected at most {places}"):
+        encode(tiny.config(model=folder, max_length=places + 1), PAIRS)
+
+
+def test_a_tokenizer_without_padding_says_what_to_do(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path)
+    words = tiny.tokenizer()
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words.backend_tokenizer, eos_token="[SEP]", model_max_length=128
+    ).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"no token to pad with.*tokenizer\.pad_token ="):
+        encode(tiny.config(model=folder), PAIRS)
 
 
 def test_a_split_is_tokenised_once() -> None:

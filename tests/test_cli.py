@@ -18,6 +18,7 @@ import torch
 
 from stabkit import analyses, cli, options, places, studies, train
 from stabkit.config import RunConfig
+from stabkit.errors import UnreachableError
 from stabkit.presets import preset
 from stabkit.records import hardware
 from stabkit.results import RunResult
@@ -364,6 +365,7 @@ MISTAKES = {
     "run --precision fp8": "fp16",
     "run --set precision=8": "unknown precision '8': choose from auto, bf16",
     "run --task mrpc --data-dir nowhere": "no folder nowhere (data folder)",
+    "diagnose --set head_seed=5": "head_seed cannot be set for all runs",
     "runn": "run",
     "study table-rte": "did you mean 'table1-rte'",
     "study table1-rte": "140 of its 140 runs are not in runs",
@@ -397,6 +399,24 @@ def test_a_store_that_cannot_be_written_is_named(stabkit: Command) -> None:
     assert said.err.splitlines()[-1].startswith("stabkit: cannot write file/runs")
 
 
+def test_a_store_that_does_not_answer_for_a_while_loses_no_run(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, asked = Store.put, []
+
+    def late(store: Store, result: RunResult) -> None:
+        asked.append(result)
+        if len(asked) == 1:
+            raise UnreachableError("nobody answers")
+        put(store, result)
+
+    monkeypatch.setattr(Store, "put", late)
+    monkeypatch.setattr("stabkit.sweep.PAUSES", (0,))
+    with pytest.warns(UserWarning, match="nobody answers"):
+        assert stabkit("run", *own_files(), *QUICK).status == 0
+    assert len(asked) == 2 and only_run()
+
+
 def test_a_damaged_run_is_named_and_done_again(stabkit: Command) -> None:
     asked = ("run", "--preset", "devlin", *own_files(), *QUICK)
     first = stabkit(*asked)
@@ -420,6 +440,8 @@ def test_a_damaged_run_is_named_and_done_again(stabkit: Command) -> None:
         ("model", "12", "12"),
         ("pooler", "new", "new"),
         ("no_field", "x", "x"),
+        ("head_seed", "9007199254740993", 9007199254740993),
+        ("warmup", "0", 0.0),
     ],
 )
 def test_texts_become_values_of_their_field(name: str, text: str, value: object) -> None:

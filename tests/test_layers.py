@@ -30,6 +30,8 @@ def test_layer_norms_are_by_layer_and_weight() -> None:
     assert layer_norms(gradients).to_numpy() == pytest.approx(3**0.5 * query.to_numpy())
     output = layer_norms(gradients.assign(**{"bert.encoder.layer.0.output.dense.weight": 7.0}))
     assert output[1].iloc[0] == pytest.approx((7**2 + 2 * 0.01**2) ** 0.5)
+    lost = gradients.assign(**{"bert.encoder.layer.0.output.dense.weight": np.nan})
+    assert layer_norms(lost)[1].isna().all() and layer_norms(lost)[2].notna().all()
     shuffled = gradients[gradients.columns[::-1]]
     assert layer_norms(shuffled).columns.tolist() == query.columns.tolist()
 

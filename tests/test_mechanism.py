@@ -53,6 +53,12 @@ def test_kinds_are_of_the_first_configuration_that_has_both() -> None:
     assert found["seed"].tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]  # seed 4 has a sign of failure
 
 
+def test_diverged_runs_are_of_no_kind() -> None:
+    table = runs({(2e-4, False): 4})
+    table.loc[0, "diverged"] = True
+    assert contrast(table)["seed"].tolist() == [1, 2, 3, 5, 6, 7, 8, 9]
+
+
 def test_without_such_a_configuration_correction_tells_the_kinds_apart() -> None:
     table = runs({(2e-4, True): 0, (2e-4, False): 10, (1e-4, True): 0, (1e-4, False): 2})
     found = contrast(table)
@@ -203,6 +209,9 @@ def test_a_collapse_lasts_to_the_end() -> None:
     spike = inside.history(0.01, 1.0)
     spike.iloc[[100, 300], 1:] *= 1e6  # single batches are no peak
     assert mechanism.collapse(spike) is None
+    diverged = inside.history(0.01, 1.0)
+    diverged.iloc[50:, 1:] = np.nan
+    assert mechanism.collapse(diverged) is None
 
 
 @pytest.mark.parametrize(

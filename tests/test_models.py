@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForMaskedLM, BertForSequenceClassification
 
 from stabkit import models
 from stabkit.errors import ModelError
@@ -98,6 +99,38 @@ def test_dropouts_are_the_run_s(architecture: str) -> None:
     assert set(in_attention.values()) == {0.3}
     rest = rates.keys() - in_head.keys() - in_attention.keys()
     assert {rates[name] for name in rest} == {0.2}
+
+
+def other(folder: Path, kind: str, **sizes: Any) -> str:
+    """Save an encoder of another family, with the organism's tokenizer."""
+    common = {"vocab_size": len(tiny.tokenizer()), "hidden_size": 32, "num_hidden_layers": 2}
+    common |= {"num_attention_heads": 2, "intermediate_size": 64, "pad_token_id": 0}
+    settings = AutoConfig.for_model(kind, **common | sizes)
+    AutoModelForMaskedLM.from_config(settings).save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def rates(model: str) -> dict[str, float]:
+    dropouts = {"hidden_dropout": 0.2, "attention_dropout": 0.3, "classifier_dropout": 0.4}
+    built = build(tiny.config(model=model, **dropouts), 2)
+    found = {n: getattr(module, "p", None) for n, module in built.named_modules()}
+    return {name: p for name, p in found.items() if isinstance(p, float)}
+
+
+def test_dropouts_reach_other_families(tmp_path: Path) -> None:
+    found = rates(other(tmp_path / "deberta", "deberta-v2"))
+    assert found["dropout"] == 0.4
+    assert found["deberta.encoder.layer.0.output.dropout"] == 0.2
+    assert found["deberta.encoder.layer.0.attention.self.dropout"] == 0.3
+    found = rates(other(tmp_path / "modern", "modernbert", global_attn_every_n_layers=1))
+    assert found["drop"] == 0.4
+    assert {found["model.embeddings.drop"], found["model.layers.0.mlp.drop"]} == {0.2}
+
+
+def test_a_dropout_without_a_place_is_said(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="has no classifier_dropout of its own"):
+        assert rates(other(tmp_path, "mpnet"))
 
 
 def test_roberta_s_head_drops_once_unless_asked() -> None:
@@ -209,6 +242,20 @@ def test_an_unreachable_hub_is_an_error_that_says_what_to_do(
     for name in ("nobody/nothing", "not a name", "bert-large-uncased"):
         with pytest.raises(ModelError, match=f"no model '{name}'.*Give a folder in Hugging Face"):
             digests(name)
+
+
+def test_a_hub_that_breaks_off_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = models.cached_file
+
+    def busy(place: str, name: str, **options: Any) -> str | None:
+        if name != "config.json":
+            raise OSError("503 Server Error")
+        return fetch(place, name, **options)
+
+    monkeypatch.setattr(models, "cached_file", busy)
+    (folder / "more").touch()  # another stamp, so that nothing is remembered
+    with pytest.raises(ModelError, match=r"model\.safetensors of .* cannot be had: 503 Server"):
+        digests(str(folder))
 
 
 def test_a_model_in_the_hub_s_cache_needs_no_hub(

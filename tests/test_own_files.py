@@ -90,6 +90,8 @@ def test_labels_of_every_type(labels: list[Any], tmp_path: Path) -> None:
         ("a.json", b"[]", "cannot be read as json"),
         ("a.csv", "text,label\na,1\n\u00e9,0\n".encode("latin-1"), r"UTF-8 \(byte 0xe9 in line 3"),
         ("a.jsonl", '{"text": "a", "label": 1}'.encode("utf-16"), "not UTF-8"),
+        ("a.csv", b"text,label\na, b,1\nc, d,0\n", "more fields in its first row than names of"),
+        ("a.tsv", b"text\tlabel\na\tb\t1\nc\td\t0\n", "more fields in its first row"),
         ("a.csv", b"text,label\na,1\nb,c,0\n", r"as csv: .*Expected 2 fields in line 3"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cannot be read as json"),
         ("a.parquet", b"text,label\na,1\n", "cannot be read as parquet"),
@@ -142,6 +144,24 @@ def test_dev_labels_and_columns_that_the_training_file_lacks(tmp_path: Path) -> 
         Dataset.from_dict(rows, features=named).to_parquet(tmp_path / f"{name}.parquet")
     with pytest.raises(DataError, match="dev labels that no training example has: 'z'"):
         load_task(str(tmp_path / "c.parquet"), dev_file=tmp_path / "d.parquet")
+
+
+def test_names_that_look_like_numbers_are_names(tmp_path: Path) -> None:
+    """Stars from 1 to 5 are stored as 0 to 4; a dev file may have its names in another order."""
+    stars = ("1", "2", "3", "4", "5")
+    for name, order in (("train", stars), ("dev", stars[::-1])):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=list(order))})
+        codes = [order.index(star) for star in stars for _ in range(4)]
+        rows = {"text": [f"{name} {i}" for i in range(20)], "label": codes}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
+    task = load_task(str(tmp_path / "train.parquet"), dev_file=tmp_path / "dev.parquet")
+    assert task.labels == stars
+    expected = np.repeat(np.arange(5), 4)
+    np.testing.assert_array_equal(task.train.labels, expected)
+    np.testing.assert_array_equal(task.dev.labels, expected)
+    plain = write_jsonl(tmp_path / "plain.jsonl", [{"text": "a", "label": "5"}])
+    read = load_task(str(tmp_path / "train.parquet"), dev_file=plain)
+    np.testing.assert_array_equal(read.dev.labels, [4])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # busy machines

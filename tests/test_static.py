@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from tiny import NO_DROPOUT
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabkit.config import RunConfig
+from stabkit.graph import WARM, Captured
 from stabkit.loop import rates
-from stabkit.static import _learner, static_learner, supported
-from stabkit.train import _texts, _train, best_executor, follow, pin, run, trained_model
+from stabkit.static import StaticLearner, forget, static_learner, supported
+from stabkit.train import _texts, _train, best_executor, follow, pin, run, run_seeds, trained_model
 
 GPU = [pytest.param("cuda", marks=pytest.mark.gpu)]
 STEPS = {"epochs": None, "max_steps": 20, "evals_per_epoch": 2, "learning_rate": 1e-4}
@@ -106,12 +108,14 @@ def test_the_next_seed_finds_no_trace_of_the_last(
 ) -> None:
     """With dropout: a run on what other runs left behind has the bits of the first on its own."""
     recipe = tiny.config(epochs=2, batch_size=12, **changes)
-    _learner.cache_clear()
+    forget()
     first = run(recipe, "graph", device=device)
+    task, train, _ = _texts(pin(recipe))
+    learner = static_learner(pin(recipe), len(task.labels), device, train)
     for other in ({"seed": 1}, {"seed": 2, "learning_rate": 1e30}, {"bias_correction": False}):
         result = run(recipe.replace(**other), "graph", device=device)
         assert (result.history["loss"] != first.history["loss"]).any()
-    assert _learner.cache_info().misses == 1
+    assert static_learner(pin(recipe), len(task.labels), device, train) is learner
     again = run(recipe, "graph", device=device)
     assert again.history.equals(first.history)
     assert again.gradients.equals(first.gradients)
@@ -165,7 +169,7 @@ def test_a_step_is_fit_for_a_graph(architecture: str, changes: dict[str, Any]) -
     """It waits for nothing, and all that it leaves lies where it lay before."""
     recipe = pin(tiny.config(architecture, epochs=2, batch_size=12, **changes))
     task, train, dev = _texts(recipe)
-    _learner.cache_clear()
+    forget()
     learner = static_learner(recipe, len(task.labels), tiny.CPU, train)
     learner._restart([recipe], rates(recipe, 8), dev)
     kept = [*learner.parameters, *learner.optimizer.averages, learner.losses, learner.walk.at]
@@ -178,6 +182,48 @@ def test_a_step_is_fit_for_a_graph(architecture: str, changes: dict[str, Any]) -
     assert not torch.equal(learner.losses, before[-2][1])
     if changes.get("precision") != "fp16":  # whose first steps are left out
         assert all(not torch.equal(x, was) for x, (_, was) in zip(kept, before, strict=True))
+
+
+def test_what_is_tried_before_a_capture_stays_within_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: every new shape is tried, in later seeds too, after whole runs."""
+    recipes = [tiny.config(epochs=5, batch_size=4, max_length=40, seed=seed) for seed in range(4)]
+    forget()
+    expected = [run(recipe, "graph", device=tiny.CPU).history["loss"] for recipe in recipes]
+    tried: list[tuple[int, int]] = []
+
+    def prepare(captured: Captured, shapes: Any) -> None:
+        for shape in sorted(set(shapes) - set(tried)):
+            tried.append(shape)
+            for _ in range(WARM):
+                captured.rewind()
+                captured.function(*shape)
+
+    monkeypatch.setattr(Captured, "prepare", prepare)
+    forget()
+    found = [run(recipe, "graph", device=tiny.CPU).history["loss"] for recipe in recipes]
+    assert len(tried) > 1
+    for loss, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(loss, wanted)
+
+
+def test_the_last_learner_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[StaticLearner]] = []
+    others: list[int] = []
+    build = StaticLearner.__init__
+
+    def counted(learner: StaticLearner, *arguments: Any) -> None:
+        others.append(sum(made() is not None for made in alive))
+        alive.append(weakref.ref(learner))
+        build(learner, *arguments)
+
+    monkeypatch.setattr(StaticLearner, "__init__", counted)
+    forget()
+    for size in (4, 8, 12):
+        run(tiny.config(epochs=1, batch_size=size), "graph", device=tiny.CPU)
+    run_seeds([tiny.config(epochs=1, batch_size=12, seed=seed) for seed in range(2)])
+    assert others == [0, 0, 0, 0]
 
 
 def test_what_waits_is_found() -> None:
@@ -227,7 +273,7 @@ def on_gpu() -> torch.device:
 @pytest.mark.gpu
 def test_a_gpu_replays_one_graph_for_each_shape() -> None:
     device, recipe = on_gpu(), pin(tiny.config(epochs=2, batch_size=12))
-    _learner.cache_clear()
+    forget()
     assert run(recipe).summary["executor"] == "graph"
     task, train, _ = _texts(recipe)
     learner = static_learner(recipe, len(task.labels), device, train)

@@ -16,6 +16,7 @@ from stabkit.figures.scores import short
 from stabkit.models import locate
 from stabkit.presets import preset
 from stabkit.results import by_key
+from stabkit.selection import without_seeds
 from stabkit.studies import METHODS
 from stabkit.tasks import PUBLISHED
 from stabkit.widgets.calibration import Speed, pace
@@ -121,8 +122,9 @@ class Plan:
         """Cross methods, corrections (None: the method's own) and learning rates with seeds.
 
         ``fields`` of ``RunConfig`` are the same for all. Raises ConfigError where they contradict
-        each other or there is no method.
+        each other or are seeds, or there is no method.
         """
+        without_seeds(fields)
         seeds = list(seeds)
         bases: dict[RunConfig, str] = {}
         for method in methods:
