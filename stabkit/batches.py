@@ -49,20 +49,27 @@ def encode(config: RunConfig, split: Split) -> Encoded:
     """Tokenise a split as the run says: cut to ``max_length``, segments or none.
 
     Raises ConfigError for a ``max_length`` that the model has no positions for, ModelError for a
-    tokenizer that cannot pad.
+    tokenizer that cannot pad or is another model's.
     """
     tokenizer = models.load_tokenizer(config.model)
-    if config.max_length > (most := models.longest_text(config.model)):
+    most = models.limits(config.model)
+    if config.max_length > most.tokens:
         raise ConfigError(
-            f"max_length is {config.max_length}; expected at most {most}, the longest text that "
-            f"{config.model} takes"
+            f"max_length is {config.max_length}; expected at most {most.tokens}, the longest text "
+            f"that {config.model} takes"
         )
     if tokenizer.pad_token is None:
         raise ModelError(
             f"the tokenizer of {config.model} has no token to pad with, which batches need; set "
             "one (tokenizer.pad_token = tokenizer.eos_token), and save it in the model's folder"
         )
-    return _encode(tokenizer, config.max_length, config.segments, split)
+    found = _encode(tokenizer, config.max_length, config.segments, split)
+    if most.words is not None and int(found.ids.max()) >= most.words:
+        raise ModelError(
+            f"the tokenizer of {config.model} has {len(tokenizer)} tokens, its model embeddings "
+            f"for {most.words}; expected the tokenizer that the model was trained with"
+        )
+    return found
 
 
 @lru_cache(maxsize=8)

@@ -55,7 +55,7 @@ def _about(
     """Why fine-tuning collapses for some seeds: measured, drawn and mended.
 
     A run is named by all that decides its result and kept for good: nothing is trained twice, and
-    what was stopped goes on where it was.
+    a study that was stopped goes on with its next run.
 
     Start with **stabkit run --preset devlin --seed 1**, then **stabkit table**.
     """
@@ -85,7 +85,7 @@ def study(
 ) -> None:
     """Do the runs of a study that are not stored yet, then show its table.
 
-    Stop it at any time; the same command goes on where it was. Several may work on one store.
+    Stop it at any time; the same command goes on with the next run. Several may work on one store.
 
     Examples:
 

@@ -51,7 +51,11 @@ def choose_columns(
         raise DataError(
             f"{where} has the columns {', '.join(names)}, which leaves its "
             f"{'label column' if texts else 'text columns'} in doubt; name the one or two text "
-            "columns and the label column"
+            "columns and the label column (--text-columns a,b --label-column c)"
+        )
+    if label[0] in texts:
+        raise DataError(
+            f"{where}: {label[0]!r} is a text column and the label column; expected another for one"
         )
     return Columns(tuple(texts), label[0])
 
@@ -107,9 +111,10 @@ def _first(values: Iterable[object]) -> str:
 
 
 def _only(choices: Iterable[tuple[str, ...]], names: list[str]) -> tuple[str, ...]:
-    """Return the one choice whose columns are all there, or nothing."""
-    possible = [choice for choice in choices if set(choice) <= set(names)]
-    return possible[0] if len(possible) == 1 else ()
+    """Return the one choice whose columns are all there, as they are spelt there, or nothing."""
+    spelt = {name.strip().casefold(): name for name in names}
+    possible = [choice for choice in choices if set(choice) <= spelt.keys()]
+    return tuple(spelt[name] for name in possible[0]) if len(possible) == 1 else ()
 
 
 def _column(table: Any, column: str, where: str) -> list[Any]:

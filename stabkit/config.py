@@ -226,7 +226,7 @@ def _check_contradictions(config: RunConfig) -> None:
     if (config.epochs is None) == (config.max_steps is None):
         raise ConfigError(
             f"epochs is {config.epochs} and max_steps is {config.max_steps}; set exactly one of "
-            "them and the other to None"
+            "them (--epochs or --max-steps) and the other to None"
         )
     if config.multiplier == "times" and not config.bias_correction:
         raise ConfigError(

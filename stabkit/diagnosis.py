@@ -21,11 +21,13 @@ from stabkit.findings import Count
 from stabkit.report import cells
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import Description, describe
-from stabkit.tables import finite_scores, learned_nothing, learned_once, only, require
+from stabkit.tables import CLEAR, finite_scores, learned_nothing, learned_once, only, require
 
 EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
 FITTED = 0.9  # training accuracy of a run that has learned its training set
+SURE = 0.05  # the p of Fisher's exact test below which the remedy counts as a help
 MANY_SEEDS = 50  # above this many a study that tells two recipes apart is out of reach
+OUTCOME = ("With the remedy", "So")  # the blocks that need its runs
 WIDTH = 88  # columns of a terminal
 TRAINER = {  # our fields as arguments of Hugging Face's TrainingArguments
     "epochs": "num_train_epochs",
@@ -49,8 +51,9 @@ class Diagnosis:
     """What became of the runs of one recipe; they differ by their seeds only.
 
     ``unlearned`` runs end at the loss of guessing, ``forgetful`` ones among them after they had
-    learned at an earlier look; ``diverged`` runs end at no loss. ``overfitted`` runs
-    fit the training set and yet score no better than the majority class.
+    learned at an earlier look; ``diverged`` runs end at no loss. ``overfitted`` runs fit the
+    training set and yet score no better than the majority class. A loss near that of guessing is
+    no failure where the training accuracy is clearly above the majority's.
     """
 
     config: RunConfig
@@ -62,14 +65,26 @@ class Diagnosis:
     train_steps: int
     metric: str
 
+    def __str__(self) -> str:
+        return text(blocks(self))
+
     @property
     def failures(self) -> Count:
         """The runs with any sign of failure."""
         return Count(self.scores.failures, self.scores.runs)
 
     def changes(self) -> list[Change]:
-        """Return the remedy's changes of the recipe, halving the rate where all else is done."""
-        return remedy(self.config, self.train_steps)
+        """Return the remedy's changes of the recipe, halving the rate where all else is done.
+
+        None where the failed runs fit their training set: no recipe mends data.
+        """
+        if self.failures.failures == self.overfitted:
+            return []
+        changes = remedy(self.config, self.train_steps)
+        if self.diverged and changes[0].field != "learning_rate":
+            slower = "at the one you set, runs lose their loss to numbers that are not finite"
+            return [Change("learning_rate", self.config.learning_rate / 10, slower), *changes]
+        return changes
 
     def remedied(self) -> RunConfig:
         """Return the recipe with the remedy; its seed is the lowest of the runs."""
@@ -79,8 +94,11 @@ class Diagnosis:
     def verdict(self) -> list[str]:
         """Return what happened, as lines."""
         failed, share = self.failures, self.scores.failure_rate
-        if failed.failures:
-            first = f"unstable: {failed} runs fail ({share.percent()} %, with its 95 % interval)"
+        told = f"{failed} runs fail ({share.percent()} %, with its 95 % interval)"
+        if failed.failures == failed.runs:
+            first = f"{told}: not a matter of the seed, but of rate, number of steps, or data"
+        elif failed.failures:
+            first = f"unstable: {told}"
         else:
             first = (
                 f"no run of {failed.runs} fails; the true share may still be as high as "
@@ -99,8 +117,9 @@ class Diagnosis:
         before = f"; {self.forgetful} of them had learned, and lost it" if self.forgetful else ""
         kinds = {
             f"end at the training loss of guessing{before}": self.unlearned,
-            "fit the training set and do not generalise; the remedy below is not for these: look "
-            "at the data and the labels": self.overfitted,
+            "fit the training set and guess on the dev set, which no recipe mends": (
+                self.overfitted
+            ),
             "lost their loss to numbers that are not finite": self.diverged,
         }
         return [
@@ -113,14 +132,16 @@ def diagnose(runs: pd.DataFrame) -> Diagnosis:
 
     Raises StabkitError where they differ by more than their seeds: pass one recipe at a time.
     """
-    require(runs, ("key", "seed", "score_last", "train_accuracy", "diverged", "flat_loss", "steps"))
+    require(runs, ("key", "seed", "score_last", "train_accuracy", "majority_accuracy", "steps"))
     runs, by = cells(runs)
     only(runs, *by)
     runs = runs.sort_values("seed")
-    failed, flat = learned_nothing(runs), runs["flat_loss"].astype(bool)
     diverged = runs["diverged"].astype(bool)
+    learned = runs["train_accuracy"] >= runs["majority_accuracy"] + CLEAR
+    flat = runs["flat_loss"].astype(bool) & ~learned
+    failed = learned_nothing(runs.assign(flat_loss=flat))
     unlearned = flat & ~diverged
-    fitted = failed & ~flat & (runs["train_accuracy"] >= FITTED)
+    fitted = failed & ~flat & ~diverged & (runs["train_accuracy"] >= FITTED)
     scores = finite_scores(runs, "score_last")
     return Diagnosis(
         config=RunConfig.from_row(runs.iloc[0].to_dict()),
@@ -172,11 +193,34 @@ def comparison(before: Diagnosis, after: Diagnosis) -> list[str]:
         f"{after.scores.mean.percent()} % after; standard deviation "
         f"{before.scores.std.percent()} and {after.scores.std.percent()} points",
     ]
-    if p < 0.05 or one.share == other.share:
+    if p < SURE or one.share == other.share:
         return lines
     seeds = seeds_to_tell(one.share, other.share, MANY_SEEDS)
     enough = f"{seeds} seeds each" if seeds else f"more than {MANY_SEEDS} seeds each"
     return [*lines, f"to be sure of a difference like this one would need {enough}"]
+
+
+def conclusion(before: Diagnosis, after: Diagnosis | None = None) -> str:
+    """Return what to do now, as a sentence."""
+    one = before.failures
+    if not one.failures:
+        return "nothing to mend in these runs; more seeds would bound the share more tightly"
+    if one.failures == before.overfitted:
+        return (
+            "look at the data: texts that stand in both sets, wrong labels, labels that do not "
+            "follow from the texts, a dev set too small"
+        )
+    if after is None:
+        return "try the change on the same seeds"
+    other = after.failures
+    if other.share >= one.share:
+        return (
+            "the remedy does not help here: try half the learning rate, then look at the data (do "
+            "the labels follow from the texts?)"
+        )
+    if fisher(*one, *other) < SURE:
+        return "the remedy helps: train with it"
+    return "the remedy looks better, and these seeds are too few to be sure: try more of them"
 
 
 def arguments(changes: list[Change]) -> Mapping[str, Any]:
@@ -191,7 +235,7 @@ def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[
 
     With ``after``, the runs of the remedy, also whether it helped.
     """
-    changes = before.changes() if before.failures.failures else []
+    changes = before.changes()
     told = ", ".join(f"{name}={value!r}" for name, value in arguments(changes).items())
     found = {
         "As you train": before.verdict(),
@@ -199,6 +243,7 @@ def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[
         "What to change": [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes],
         "In transformers": [f"`TrainingArguments({told})`"] if changes else [],
         "With the remedy": [] if after is None else comparison(before, after),
+        "So": [conclusion(before, after)],
     }
     return {title: lines for title, lines in found.items() if lines}
 

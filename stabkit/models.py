@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -168,17 +168,25 @@ def _load_tokenizer(place: str, _digest: str) -> PreTrainedTokenizerBase:
         raise ModelError(f"the tokenizer of {place} cannot be read: {error}") from error
 
 
-def longest_text(model: str) -> int:
-    """Return how many tokens a model takes at most: what its tokenizer says and it has places for.
+class Limits(NamedTuple):
+    """What a model takes at most: ``tokens`` of a text, token ids below ``words`` (None: any)."""
+
+    tokens: int
+    words: int | None
+
+
+def limits(model: str) -> Limits:
+    """Return what a model takes: as much as its tokenizer says and it has embeddings for.
 
     RoBERTa's family counts positions from its padding id on; relative positions have no end.
     """
     settings, told = AutoConfig.from_pretrained(locate(model)), load_tokenizer(model)
+    words = getattr(settings, "vocab_size", None)
     places = getattr(settings, "max_position_embeddings", None)
     if places is None or getattr(settings, "relative_attention", False):
-        return int(told.model_max_length)
+        return Limits(int(told.model_max_length), words)
     before = settings.pad_token_id + 1 if settings.model_type in FROM_PADDING else 0
-    return int(min(told.model_max_length, places - before))
+    return Limits(int(min(told.model_max_length, places - before)), words)
 
 
 def _settings(config: RunConfig, labels: int) -> Any:

@@ -165,6 +165,9 @@ MaybeStudy: TypeAlias = Annotated[
     str | None, Argument(help="A study's name (see stabkit studies); without it, all runs.")
 ]
 Each: TypeAlias = Annotated[bool, Option("--runs", help="One line per run, with its key.")]
+Published: TypeAlias = Annotated[
+    bool, Option("--published", help="The published runs, too; without runs of yours, they alone.")
+]
 Best: TypeAlias = Annotated[
     bool, Option("--best", help="Score the best checkpoint instead of the last.")
 ]
@@ -233,7 +236,7 @@ def value(name: str, worded: Any) -> Any:
     if worded.lower() == "none" and kind.endswith("None"):
         return None
     if kind.startswith("tuple"):
-        return tuple(worded.split(","))
+        return tuple(part.strip() for part in worded.split(","))
     if kind == "bool":
         return {"true": True, "false": False}.get(worded.lower(), worded)
     for number in NUMBERS.get(kind.split(" ")[0], ()):

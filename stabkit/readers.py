@@ -69,9 +69,9 @@ def read_files(paths: list[Path]) -> Dataset:
     # Shell patterns in a file's own name are no patterns here.
     names = [glob.escape(str(path.resolve())) for path in paths]
     try:
-        with TemporaryDirectory(prefix="stabkit-") as cache, _without_progress_bars():
+        with TemporaryDirectory(prefix="stabkit-") as cache, _quietly():
             return datasets.load_dataset(
-                BUILDERS[first.suffix],
+                BUILDERS[first.suffix.lower()],
                 data_files=names,
                 split="train",
                 cache_dir=cache,
@@ -96,7 +96,7 @@ def _read_saved(folder: Path) -> Splits:
 
 def _split_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """Find the file of a split: by exact name, else one longer name, else the shards of one."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in BUILDERS]
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in BUILDERS]
     exact = [path for path in files if path.stem in names]
     longer = [path for path in files if re.match(rf"({'|'.join(names)})[-_.]", path.stem)]
     found = exact or longer
@@ -111,7 +111,7 @@ def _split_files(folder: Path, names: tuple[str, ...]) -> list[Path]:
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(f"file not found: {path}")
-    if path.suffix not in BUILDERS:
+    if path.suffix.lower() not in BUILDERS:
         raise DataError(f"{path} is of no known format; expected one of {FORMATS}")
     try:
         content = path.read_bytes()
@@ -119,7 +119,7 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if not content.strip():
         raise DataError(f"{path} is empty")
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         _check_text(path, content)
 
 
@@ -132,17 +132,23 @@ def _check_text(path: Path, content: bytes) -> None:
             f"{path} is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}); "
             "save it with that encoding"
         ) from error
-    if BUILDERS[path.suffix] == "csv" and "\n" not in text.strip():
+    if BUILDERS[path.suffix.lower()] == "csv" and "\n" not in text.strip():
         raise DataError(f"{path} is empty but for its first line, the names of the columns")
 
 
 def _csv_options(path: Path) -> dict[str, Any]:
     """Read every cell as text: no NA, no number (007 stays 007) is guessed from its looks."""
-    if BUILDERS[path.suffix] != "csv":
+    if BUILDERS[path.suffix.lower()] != "csv":
         return {}
     options: dict[str, Any] = (
-        {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {"sep": ","}
+        {"sep": "\t", "quoting": csv.QUOTE_NONE} if path.suffix.lower() == ".tsv" else {"sep": ","}
     )
+    names = list(pd.read_csv(path, nrows=0, **options).columns)
+    if len(names) == 1 and (marks := [mark for mark in ";\t|" if mark in names[0]]):
+        raise DataError(
+            f"{path} has one column, {names[0]!r}; its fields seem to be separated by "
+            f"{marks[0]!r}: save it with commas"
+        )
     first = pd.read_csv(path, nrows=1, dtype=str, **options)
     if not isinstance(first.index, pd.RangeIndex):  # pandas takes a field too many for a name
         raise DataError(
@@ -165,11 +171,14 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
     shown = datasets.utils.is_progress_bar_enabled()
+    told = datasets.logging.get_verbosity()
     datasets.utils.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(told)
         if shown:
             datasets.utils.enable_progress_bars()

@@ -23,10 +23,14 @@ def table(
     each: options.Each = False,
     best: options.Best = False,
     learning_rate: options.Rate = None,
+    published: options.Published = False,
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
 ) -> None:
-    """Show how many of the stored runs failed, and how far their scores spread.
+    """Show how many of your runs, or of a study's, failed, and how far their scores spread.
+
+    A run has failed if it ends no better than the majority class; it learns nothing if it shows any
+    sign of failure, a training loss as of guessing among them.
 
     Examples:
 
@@ -35,11 +39,14 @@ def table(
     - **stabkit table table1-rte --best**
     """
     from stabkit import report, selection
+    from stabkit.store import Store
 
     opened = open_store(store, results)
     runs = opened.table()
     if study is not None:
         runs = selection.matching(runs, selection.study_grid(study, opened, learning_rate))
+    elif not published and (own := Store(store).keys()):
+        runs = runs[runs["key"].isin(own)]
     if runs.empty:
         raise StabkitError(
             f"no runs{f' of {study}' if study else ''} in {store}; stabkit run and stabkit study "
@@ -61,8 +68,8 @@ def show(
     found = runs[runs["key"].str.startswith(key)]
     if len(found) != 1:
         raise StabkitError(
-            f"{len(found)} of the {len(runs)} runs in {store} have a key that begins with {key!r}; "
-            "expected one (stabkit table --runs lists them)"
+            f"{len(found)} of the {len(runs)} runs in {store} and among the published ones have a "
+            f"key that begins with {key!r}; expected one (stabkit table --runs lists them)"
         )
     print(report.details(found.iloc[0]))
 

@@ -110,7 +110,8 @@ def load_own(
     else:
         codes = _codes(dev, columns.label, labels, numbered)
         splits = whole, _split(dev, columns, codes, str(dev_file or f"{path} (dev)"))
-    task = Task(path.stem, *splits, labels=labels, source=source)
+    told = f"texts in {' and '.join(columns.texts)}, labels in {columns.label}"
+    task = Task(path.stem, *splits, labels=labels, source=f"{source} ({told})")
     unseen = np.setdiff1d(task.dev.labels, task.train.labels)
     if len(unseen):
         names = ", ".join(repr(labels[i]) for i in unseen)

@@ -10,6 +10,7 @@ machines whose file system has no locks.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator
@@ -46,6 +47,8 @@ class Store:
         self.path = storage.place(path)
         self.base = None if base is None else storage.place(base)
         self._leased = "://" in str(path)
+        if isinstance(self.path, Path) and os.path.isfile(self.path):
+            raise StoreError(f"{self.path} is a file; expected a folder for runs, or a new name")
         if self.base and not storage.exists(self.base / "runs.parquet"):
             raise StoreError(
                 f"{self.base} is no compacted store: it has no runs.parquet; name a folder that "

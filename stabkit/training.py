@@ -117,12 +117,15 @@ def diagnose(
     do = partial(_seeds, count=seeds, runs=runs, processes=processes, at_once=seeds_at_once)
     trained = do(config)
     before = diagnosis.diagnose(trained)
-    print(diagnosis.text(diagnosis.blocks(before)))
-    if before.failures.failures and not verdict_only:
-        print("\nThe same seeds with the remedy:", file=sys.stderr)
-        after = diagnosis.diagnose(do(before.remedied(), compared=trained))
-        compared = {"With the remedy": diagnosis.comparison(before, after)}
-        print(f"\n{diagnosis.text(compared)}")
+    found = diagnosis.blocks(before)
+    if verdict_only or not before.changes():
+        print(diagnosis.text(found))
+        return
+    print(diagnosis.text({title: lines for title, lines in found.items() if title != "So"}))
+    print("\nThe same seeds with the remedy:", file=sys.stderr)
+    after = diagnosis.diagnose(do(before.remedied(), compared=trained))
+    told = diagnosis.blocks(before, after)
+    print(f"\n{diagnosis.text({title: told[title] for title in diagnosis.OUTCOME})}")
 
 
 def say_where_data_lie(folder: Path | None) -> None:
@@ -138,7 +141,7 @@ def _configured(
     given = {name: ctx.params[name] for name in options.FIELDS.keys() & ctx.params.keys()}
     fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
     fields |= dict(map(options.setting, settings or []))
-    from stabkit import presets, train
+    from stabkit import intake, presets, train
     from stabkit.precision import resolved
 
     if chosen := fields.get("precision"):
@@ -146,6 +149,8 @@ def _configured(
         if fields["precision"] != chosen:
             print(f"precision: {fields['precision']}", file=sys.stderr)
     config = train.pin(presets.preset(ctx.params["preset"], **(defaults | fields)))
+    for line in intake.found(config):
+        print(line, file=sys.stderr)
     if "learning_rate" in fields or not presets.is_mini(config.model):
         return config
     from stabkit.selection import reference_rate
@@ -193,9 +198,12 @@ def _do(config: RunConfig, runs: Store, threads: int) -> None:
     try:
         with ExitStack() as claims:
             patiently(lambda: claims.enter_context(runs.claim(config.key, wait=True)))
-            if not patiently(lambda: config.key in runs):
+            if patiently(lambda: config.key in runs):
+                print("this run is stored already: nothing is trained", file=sys.stderr)
+            else:
                 result = train.run(config, threads=threads)
                 patiently(lambda: runs.put(result))
     except KeyboardInterrupt:
-        print("stopped: nothing of this run is kept; start the same again", file=sys.stderr)
+        kept = "a run is stored when it is finished; start the same again, and it begins anew"
+        print(f"stopped: {kept}", file=sys.stderr)
         raise

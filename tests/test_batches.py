@@ -100,6 +100,14 @@ def test_a_tokenizer_without_padding_says_what_to_do(tmp_path: Path) -> None:
         encode(tiny.config(model=folder), PAIRS)
 
 
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "vocab_size": 50}))
+    with pytest.raises(ModelError, match=r"tokens, its model embeddings for 50; expected the"):
+        encode(tiny.config(model=folder), PAIRS)
+
+
 def test_a_split_is_tokenised_once() -> None:
     data = encode(tiny.config(), PAIRS)
     assert encode(tiny.config(seed=3, batch_size=2), PAIRS) is data

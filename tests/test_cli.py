@@ -380,12 +380,17 @@ MISTAKES = {
     "table": "no runs in runs",
     "table --results nowhere": "nowhere is no compacted store",
     "table pilot-rte": "no runs of pilot-rte in runs",
-    "show 0123": "0 of the 0 runs in runs",
+    "show 0123": "0 of the 0 runs in runs and among the published ones",
+    "run --task semi.csv": "its fields seem to be separated by ';': save it with commas",
+    "run --task both.csv --text-columns text,label": "'label' is a text column and the label",
+    "table --store semi.csv": "semi.csv is a file; expected a folder for runs",
 }
 
 
 @pytest.mark.parametrize("line", MISTAKES)
 def test_mistakes_are_named_in_a_sentence(stabkit: Command, line: str) -> None:
+    Path("semi.csv").write_text("text;label\na, b;1\n", encoding="utf-8")
+    Path("both.csv").write_text("text,label\na,1\nb,0\n" * 3, encoding="utf-8")
     said = stabkit(*line.split())
     assert said.status == 2 and not said.out
     assert MISTAKES[line] in said.err
@@ -453,7 +458,8 @@ def unstable(config: RunConfig) -> RunResult:
     failed = not config.bias_correction
     score = 0.5 if failed else 0.8 + config.seed / 100
     here = hardware(torch.device("cpu"))
-    result = fakes.judged(config, failed=failed, flat_loss=failed, score_last=score, steps=100)
+    judged = {"failed": failed, "flat_loss": failed, "score_last": score, "train_accuracy": score}
+    result = fakes.judged(config, **judged, steps=100)
     return replace(result, summary={**result.summary, "hardware": here})
 
 
@@ -464,9 +470,10 @@ def test_a_diagnosis_trains_tells_and_mends(
     command = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "4")
     said = stabkit(*command)
     assert said.status == 0
-    assert "unstable: 4 of 4 runs fail" in said.out
+    assert "4 of 4 runs fail" in said.out and "unstable" not in said.out
     assert "TrainingArguments(num_train_epochs=20, optim='adamw_torch')" in said.out
     assert "4 of 4 as you train, 0 of 4 with the remedy" in said.out
+    assert "the remedy helps: train with it" in said.out
     assert "4 runs of" in said.err and "4 to do" in said.err
     monkeypatch.setattr(train, "run", never)
     assert stabkit(*command).out == said.out

@@ -15,7 +15,7 @@ from stabkit.errors import StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
 
-UNLEARNED = {"failed": True, "flat_loss": True, "score_last": 0.5}
+UNLEARNED = {"failed": True, "flat_loss": True, "score_last": 0.5, "train_accuracy": 0.5}
 GOOD = {"failed": False, "score_last": 0.9, "train_accuracy": 0.99}
 
 
@@ -37,7 +37,7 @@ def test_failures_are_counted_and_told_apart(tmp_path: Path) -> None:
     told = "\n".join(found.verdict() + found.reasons())
     assert "unstable: 4 of 5 runs fail (80.0 (37.6 to 96.4) %" in told
     assert "2 of the 4 failed runs end at the training loss of guessing\n" in told
-    assert "1 of the 4 failed runs fit the training set and do not generalise" in told
+    assert "1 of the 4 failed runs fit the training set and guess on the dev set" in told
     assert "1 of the 4 failed runs lost their loss" in told
 
 
@@ -56,7 +56,35 @@ def test_no_failure_is_no_proof(tmp_path: Path) -> None:
     found = diagnose(table(tmp_path, *[GOOD] * 5))
     assert "no run of 5 fails; the true share may still be as high as 43 %" in found.verdict()[0]
     assert found.reasons() == []
-    assert list(diagnosis.blocks(found)) == ["As you train"]
+    assert list(diagnosis.blocks(found)) == ["As you train", "So"]
+    assert "more seeds" in diagnosis.conclusion(found)
+
+
+def test_a_loss_near_guessing_is_no_failure_of_a_run_that_has_learned(tmp_path: Path) -> None:
+    """A cautious classifier: right on most of the training set, sure of nothing."""
+    cautious = GOOD | {"flat_loss": True, "train_loss": 0.687}
+    found = diagnose(table(tmp_path, GOOD, cautious))
+    assert (found.failures.failures, found.unlearned) == (0, 0)
+
+
+def test_no_recipe_mends_data(tmp_path: Path) -> None:
+    guessing = {"failed": True, "score_last": 0.5, "train_accuracy": 1.0}
+    found = diagnose(table(tmp_path, GOOD, guessing))
+    assert found.changes() == []
+    told = diagnosis.blocks(found)
+    assert "What to change" not in told and "In transformers" not in told
+    assert "texts that stand in both sets" in told["So"][0]
+
+
+def test_where_every_seed_fails_it_is_not_the_seed(tmp_path: Path) -> None:
+    told = diagnose(table(tmp_path, UNLEARNED, UNLEARNED)).verdict()[0]
+    assert told.startswith("2 of 2 runs fail") and "not a matter of the seed" in told
+
+
+def test_a_loss_that_is_lost_asks_for_a_smaller_rate_first(tmp_path: Path) -> None:
+    lost = {"failed": True, "diverged": True, "flat_loss": True, "score_last": 0.5}
+    first = diagnose(table(tmp_path, lost, GOOD)).changes()[0]
+    assert (first.field, first.value) == ("learning_rate", pytest.approx(1e-5))
 
 
 def test_the_remedy_of_devlin_s_recipe_is_the_paper_s(tmp_path: Path) -> None:
@@ -95,6 +123,7 @@ def test_a_clear_difference_needs_no_more_seeds(tmp_path: Path) -> None:
     assert len(lines) == 2
     found = diagnosis.blocks(before, after)
     assert found["With the remedy"] == lines
+    assert found["So"] == ["the remedy helps: train with it"]
     told = diagnosis.text(found)
     assert all(title in told for title in found) and max(map(len, told.splitlines())) <= 88
 
@@ -103,6 +132,8 @@ def test_a_difference_that_may_be_chance_says_how_many_seeds_it_takes(tmp_path: 
     before = diagnose(table(tmp_path, UNLEARNED, UNLEARNED, GOOD, GOOD, GOOD))
     after = diagnose(table(tmp_path, *[GOOD] * 5, recipe="ours"))
     assert comparison(before, after)[-1].endswith("would need 16 seeds each")
+    assert "too few to be sure" in diagnosis.conclusion(before, after)
+    assert "does not help here: try half" in diagnosis.conclusion(before, before)
 
 
 def test_two_recipes_at_once_are_refused(tmp_path: Path) -> None:

@@ -146,6 +146,13 @@ def test_dev_labels_and_columns_that_the_training_file_lacks(tmp_path: Path) -> 
         load_task(str(tmp_path / "c.parquet"), dev_file=tmp_path / "d.parquet")
 
 
+@pytest.mark.parametrize("names", ["Text,LABEL", "text, label", " sentence ,label"])
+def test_usual_names_are_found_however_they_are_written(names: str, tmp_path: Path) -> None:
+    path = tmp_path / "MINE.CSV"
+    path.write_text(f"{names}\na,1\nb,0\n", encoding="utf-8")
+    assert load_task(str(path), dev_file=path).train.texts_a == ("a", "b")
+
+
 def test_names_that_look_like_numbers_are_names(tmp_path: Path) -> None:
     """Stars from 1 to 5 are stored as 0 to 4; a dev file may have its names in another order."""
     stars = ("1", "2", "3", "4", "5")

@@ -222,8 +222,8 @@ def test_a_run_s_mark_says_what_became_of_it(make: Any) -> None:
     shown = views.progress(plan, table, {}, {})
     marks = re.findall('<i class="([a-z]+)" role="img" aria-label="seed ([0-9]+): ([^"]+)"', shown)
     assert marks == [
-        ("failed", "0", "failed; training loss at the label entropy, 62.5"),
-        ("nothing", "1", "not failed; training loss at the label entropy, 62.5"),
+        ("failed", "0", "failed; training loss at the label entropy or above, 62.5"),
+        ("nothing", "1", "not failed; training loss at the label entropy or above, 62.5"),
         ("successful", "0", "not failed, 62.5"),
         ("waiting", "1", "not done yet"),
     ]
