@@ -80,7 +80,7 @@ def read_labels(table: Any, column: str, where: str) -> list[str]:
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {len(names)} examples have no label that is a name or a "
-            f"whole number in column {column!r} (example {_first(missing)})"
+            f"whole number in column {column!r} (example {_first(missing)}); drop them or name them"
         )
     return names
 

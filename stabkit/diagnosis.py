@@ -236,12 +236,14 @@ def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[
     With ``after``, the runs of the remedy, also whether it helped.
     """
     changes = before.changes()
-    told = ", ".join(f"{name}={value!r}" for name, value in arguments(changes).items())
+    named = arguments(changes)
+    told = ", ".join(f"{name}={value!r}" for name, value in named.items())
+    older = " (before transformers 5: warmup_ratio)" if "warmup_steps" in named else ""
     found = {
         "As you train": before.verdict(),
         "Why": before.reasons(),
         "What to change": [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes],
-        "In transformers": [f"`TrainingArguments({told})`"] if changes else [],
+        "In transformers": [f"`TrainingArguments({told})`{older}"] if changes else [],
         "With the remedy": [] if after is None else comparison(before, after),
         "So": [conclusion(before, after)],
     }

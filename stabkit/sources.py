@@ -133,7 +133,7 @@ def hold_out(
         if count == 1:
             raise DataError(
                 f"the label {names[code]!r} has one example, too few to split off a dev set; "
-                "name a dev file"
+                "name a dev file. (Labels are classes: numbers on a scale cannot be learned)"
             )
         size = min(max(round(share * count), 1), count - 1) if count else 0
         held_out.append(rng.permutation(np.flatnonzero(labels == code))[:size])

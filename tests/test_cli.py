@@ -365,6 +365,7 @@ MISTAKES = {
     "run --precision fp8": "fp16",
     "run --set precision=8": "unknown precision '8': choose from auto, bf16",
     "run --task mrpc --data-dir nowhere": "no folder nowhere (data folder)",
+    "diagnose --epochs 3 --max-steps 5": "set exactly one of them (--epochs or --max-steps)",
     "diagnose --set head_seed=5": "head_seed cannot be set for all runs",
     "runn": "run",
     "study table-rte": "did you mean 'table1-rte'",

@@ -52,6 +52,12 @@ def test_who_lost_what_it_had_learned_is_told_from_who_never_learned(tmp_path: P
     ]
 
 
+def test_older_transformers_have_another_name_for_warmup(tmp_path: Path) -> None:
+    found = diagnose(table(tmp_path, UNLEARNED, GOOD, recipe="trainer"))
+    (line,) = diagnosis.blocks(found)["In transformers"]
+    assert "warmup_steps=0.1" in line and line.endswith("(before transformers 5: warmup_ratio)")
+
+
 def test_no_failure_is_no_proof(tmp_path: Path) -> None:
     found = diagnose(table(tmp_path, *[GOOD] * 5))
     assert "no run of 5 fails; the true share may still be as high as 43 %" in found.verdict()[0]

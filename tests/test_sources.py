@@ -14,8 +14,10 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from stabkit.config import RunConfig
 from stabkit.errors import DataError
 from stabkit.metrics import Metric
+from stabkit.pinned import task_of
 from stabkit.sources import DATA_SETS, DATA_VARIABLE
 from stabkit.tasks import load_task
 
@@ -261,3 +263,16 @@ def test_reading_tasks_does_not_import_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_data_folder_that_was_edited_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    write_jsonl(tmp_path / "rte" / "dev.jsonl", DEV)
+    train = write_jsonl(tmp_path / "rte" / "train.jsonl", TRAIN)
+    config = RunConfig(task="rte", epochs=1)
+    first = task_of(config)
+    assert task_of(config) is first
+    write_jsonl(train, TRAIN[:6])
+    assert len(task_of(config).train) == 6

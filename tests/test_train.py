@@ -156,6 +156,27 @@ def test_a_trained_model_is_kept_and_made_again_to_the_bit_when_it_is_gone(
     assert all(torch.equal(weights()[name], weight + 1) for name, weight in first.items())
 
 
+def test_weights_of_other_hardware_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home may be shared by machines that do not train to the same bits."""
+    monkeypatch.setenv("STABKIT_CACHE", str(tmp_path))
+    config = tiny.config(max_steps=1, epochs=None)
+    trained_model(config, device=tiny.CPU)
+    monkeypatch.setattr("stabkit.train.hardware", lambda device: "another")
+    trained_model(config, device=tiny.CPU)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_a_full_device_says_what_to_make_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("stabkit.train.fine_tune", full)
+    with pytest.raises(ConfigError, match=r"batches of 8 texts.*does not fit into the memory of"):
+        tiny.train(tiny.config())
+
+
 def test_a_cache_that_cannot_be_written_loses_no_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
