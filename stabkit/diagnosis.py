@@ -21,7 +21,15 @@ from stabkit.findings import Count
 from stabkit.report import cells
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import Description, describe
-from stabkit.tables import CLEAR, finite_scores, learned_nothing, learned_once, only, require
+from stabkit.tables import (
+    CLEAR,
+    SIGNS,
+    finite_scores,
+    learned_nothing,
+    learned_once,
+    only,
+    require,
+)
 
 EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
 FITTED = 0.9  # training accuracy of a run that has learned its training set
@@ -132,7 +140,8 @@ def diagnose(runs: pd.DataFrame) -> Diagnosis:
 
     Raises StabkitError where they differ by more than their seeds: pass one recipe at a time.
     """
-    require(runs, ("key", "seed", "score_last", "train_accuracy", "majority_accuracy", "steps"))
+    accuracies = "best_accuracy", "train_accuracy", "majority_accuracy"
+    require(runs, ("key", "seed", "score_last", *accuracies, "steps", *SIGNS))
     runs, by = cells(runs)
     only(runs, *by)
     runs = runs.sort_values("seed")

@@ -148,6 +148,12 @@ def test_two_recipes_at_once_are_refused(tmp_path: Path) -> None:
         diagnose(runs)
 
 
+@pytest.mark.parametrize("name", ["diverged", "flat_loss", "best_accuracy"])
+def test_a_table_without_a_column_that_decides_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StabkitError, match=f"no column {name}"):
+        diagnose(table(tmp_path, GOOD).drop(columns=name))
+
+
 def test_a_foreign_table_is_refused() -> None:
     with pytest.raises(StabkitError, match="no column"):
         diagnose(pd.DataFrame({"a": [1]}))
