@@ -91,7 +91,10 @@ class Diagnosis:
         changes = remedy(self.config, self.train_steps)
         if self.diverged and changes[0].field != "learning_rate":
             slower = "at the one you set, runs lose their loss to numbers that are not finite"
-            return [Change("learning_rate", self.config.learning_rate / 10, slower), *changes]
+            return [
+                Change("learning_rate", _round(self.config.learning_rate / 10), slower),
+                *changes,
+            ]
         return changes
 
     def remedied(self) -> RunConfig:
@@ -176,7 +179,12 @@ def remedy(config: RunConfig, steps: int) -> list[Change]:
     if config.epochs is not None and config.epochs < EPOCHS:
         changes.append(Change("epochs", EPOCHS, longer))
     halved = "all of the remedy is in the recipe; what is left is a smaller rate"
-    return changes or [Change("learning_rate", config.learning_rate / 2, halved)]
+    return changes or [Change("learning_rate", _round(config.learning_rate / 2), halved)]
+
+
+def _round(rate: float) -> float:
+    """Return a rate as one would write it, without the dust of a division."""
+    return float(f"{rate:.6g}")
 
 
 def _hidden(config: RunConfig, steps: int) -> str:

@@ -52,7 +52,7 @@ TOKENIZER_FILES = (
 )
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_DROPOUTS = {  # what families call them
+DROPOUTS = {  # what families call them
     "hidden_dropout": (
         *("hidden_dropout_prob", "dropout"),
         *("mlp_dropout", "embedding_dropout"),  # ModernBERT
@@ -194,7 +194,7 @@ def _settings(config: RunConfig, labels: int) -> Any:
     settings = AutoConfig.from_pretrained(locate(config.model), num_labels=labels)
     if settings.model_type.startswith("deberta"):
         settings.cls_dropout = None
-    for field, names in _DROPOUTS.items():
+    for field, names in DROPOUTS.items():
         known = [name for name in names if hasattr(settings, name)]
         for name in known:
             setattr(settings, name, getattr(config, field))

@@ -1,0 +1,216 @@
+"""A Trainer of Hugging Face, watched: its runs are judged and stored as this package's own are.
+
+For whoever has a training script: it stays as it is, and ``StabilityCallback`` tells how many of
+its seeds fail, why, and what the paper would change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from stabkit import diagnosis, report
+from stabkit.config import RunConfig
+from stabkit.errors import ConfigError, StabkitError, nearest
+from stabkit.metrics import METRICS, Metric
+from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
+from stabkit.results import RunResult
+from stabkit.selection import SEEDS
+from stabkit.store import Store
+from stabkit.tasks import Task
+from stabkit.trainers import Scored, check, doubts, model_of, optimizer_of, recipe, scored
+
+
+class _Gradients:
+    """L2 norms of the gradients of all weight matrices of a model, taken as backward makes them.
+
+    Gradients are then as they are before clipping; of several passes before an update, the last
+    one's are whole.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1]
+        self.names = [name for name, _ in named]
+        self._found = torch.zeros(len(named), device=next(model.parameters()).device)
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(self._noting(at))  # type: ignore[no-untyped-call]
+            for at, (_, parameter) in enumerate(named)
+        ]
+
+    def _noting(self, at: int) -> Callable[[Tensor], None]:
+        def note(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                self._found[at] = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
+
+        return note
+
+    def take(self, scale: float) -> Tensor:
+        """Return the norms (matrices,) since they were last taken, over the scale of the loss."""
+        found = self._found / scale
+        self._found.zero_()
+        return found
+
+    def release(self) -> None:
+        """Leave the model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+class StabilityCallback(TrainerCallback):
+    """Judge and store the runs of a Trainer, and tell what is wrong with their recipe.
+
+    Make one for each Trainer, before it trains, and train with several seeds
+    (``TrainingArguments(seed=...)``)::
+
+        trainer.add_callback(StabilityCallback(trainer, "watched"))
+        trainer.train()
+
+    After training, the model as ``train`` leaves it is scored on the training and the dev set,
+    which takes a pass over each. The run goes to ``store``, a folder or the URL of an object store,
+    whose runs ``stabkit table --store`` and all of ``stabkit.figures`` read; ``tell`` is called
+    with the verdict and, from a recipe's second seed on, with its diagnosis. Once the remedy of a
+    recipe has been trained on two seeds, the diagnosis compares the two. Training is the same to
+    the bit, watched or not. A run of the same recipe, data and seed that is stored already stays.
+
+    ``task`` names the data and ``metric`` what runs are compared by; ``dev`` stands for the
+    Trainer's ``eval_dataset``. Gradient norms are L2, of every weight matrix that is trained, at
+    every step, before clipping.
+
+    Raises StoreError for a ``store`` that cannot be one, ConfigError for an unknown metric, and at
+    the start of training where it cannot be watched: without a dev set, by several processes, by
+    another optimizer than one of Adam's kind, or where texts do not have one label each. What goes
+    wrong later is told, not raised: no finished training is lost.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        store: str | Store,
+        *,
+        task: str = "my data",
+        metric: Metric = "accuracy",
+        dev: Any = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        if metric not in METRICS:
+            raise ConfigError(f"unknown metric {metric!r}: {nearest(metric, METRICS)}")
+        self.trainer, self.task, self.metric, self.tell = trainer, task, metric, tell
+        self.store = store if isinstance(store, Store) else Store(store)
+        self.dev = trainer.eval_dataset if dev is None else dev
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Refuse what cannot be watched, and begin to."""
+        check(self.trainer, self.dev)
+        for doubt in doubts(self.trainer):
+            self.tell(f"Mind: {doubt}.")
+        self._began, self._steps_before = time.perf_counter(), state.global_step
+        self._losses: dict[int, float] = {}
+        self._accuracies: list[float] = []
+        self._rates: list[float] = []
+        self._norms: list[Tensor] = []
+        self._watched = _Gradients(model_of(self.trainer))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Note the step's learning rate and gradients, without waiting for the device."""
+        scaler = self.trainer.accelerator.scaler
+        self._norms.append(self._watched.take(1.0 if scaler is None else scaler.get_scale()))
+        self._rates.append(max(g["lr"] for g in optimizer_of(self.trainer).param_groups))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Note the training loss, which the Trainer gives as a mean since it last did."""
+        if logs and "loss" in logs:
+            self._losses[state.global_step] = float(logs["loss"])
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any
+    ) -> None:
+        """Note the dev accuracy, if the Trainer's own metrics have one."""
+        if metrics and "eval_accuracy" in metrics:
+            self._accuracies.append(float(metrics["eval_accuracy"]))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Score, store and tell."""
+        self._watched.release()
+        try:
+            result = self._result()
+            told = self._keep(result)
+        except StabkitError as problem:
+            told = f"stabkit could not judge this run, whose model is as trained: {problem}"
+        self.tell(told)
+
+    def _result(self) -> RunResult:
+        trainer, steps = self.trainer, self.trainer.state.global_step
+        seconds = time.perf_counter() - self._began
+        train, dev = scored(trainer, trainer.train_dataset), scored(trainer, self.dev)
+        names = [str(label) for label in range(dev.logits.shape[1])]
+        task = Task(self.task, train.split(), dev.split(), tuple(names), self.metric)
+        records = self._records(steps, dev)
+        summary = dev_summary(records, task) | train_summary(train.logits, records, task)
+        summary["best_accuracy"] = max([summary["best_accuracy"], *self._accuracies])
+        summary["diverged"] = self._diverged(summary["train_loss"])
+        made = provenance(trainer.args.device, torch.get_num_threads(), "Trainer")
+        config = recipe(trainer, self.task, train, dev)
+        kept = history(records, task), gradients(records)
+        return RunResult(config, {**summary, "seconds": seconds, **made}, *kept)
+
+    def _records(self, steps: int, dev: Scored) -> Records:
+        """Return what was noted: NaN where nothing was, as before a resumed training."""
+        names, before = self._watched.names, self._steps_before
+        norms, rates = torch.full((steps, len(names)), np.nan), np.full(steps, np.nan)
+        if self._norms:
+            norms[before:], rates[before:] = torch.stack(self._norms).cpu(), self._rates
+        losses = [self._losses.get(step, np.nan) for step in range(1, steps + 1)]
+        found = {steps: dev.logits.argmax(1)}
+        return Records(names, torch.tensor(losses), norms, rates, found)
+
+    def _diverged(self, loss: float) -> bool:
+        """Tell whether the loss was lost; with fp16, infinite gradients are skipped and no sign."""
+        lost = not all(map(np.isfinite, (loss, *self._losses.values())))
+        if self.trainer.accelerator.scaler is None and self._norms:
+            lost |= not bool(torch.isfinite(torch.stack(self._norms)).all())
+        return lost
+
+    def _keep(self, result: RunResult) -> str:
+        """Store a run, and say what it and those of its recipe say."""
+        config = result.config
+        there = config.key in self.store
+        self.store.put(result)
+        row = self.store.table(key=config.key).iloc[0]
+        stored = f"  kept in {self.store.path}"
+        if there:
+            stored = (
+                f"  not kept: {self.store.path} has a run of this recipe, these data and the seed "
+                f"{config.seed} already, which is the one shown; vary TrainingArguments(seed=...), "
+                "or name another store"
+            )
+        lines = f"{report.outcome(row)}\n{stored}"
+        runs = self.store.table(model=config.model, task=config.task, executor="Trainer")
+        return "\n\n".join([lines, *_diagnosed(runs, config)])
+
+
+def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:
+    """Yield the diagnosis of a recipe of two seeds or more, after the one that it is to mend."""
+    recipes: dict[RunConfig, list[int]] = {}
+    for at, row in enumerate(runs.to_dict("records")):
+        recipes.setdefault(_seedless(RunConfig.from_row(row)), []).append(at)
+    found = {one: runs.iloc[at] for one, at in recipes.items() if len(at) > 1}
+    this = found.pop(_seedless(config), None)
+    if this is None:
+        return
+    after = diagnosis.diagnose(this)
+    for before in map(diagnosis.diagnose, found.values()):
+        if before.failures.failures and _seedless(before.remedied()) == _seedless(config):
+            yield diagnosis.text(diagnosis.blocks(before, after))
+            return
+    yield diagnosis.text(diagnosis.blocks(after))
+
+
+def _seedless(config: RunConfig) -> RunConfig:
+    return config.replace(**dict.fromkeys(SEEDS, 0))
