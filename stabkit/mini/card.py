@@ -23,6 +23,7 @@ studying why fine-tuning fails for some seeds; it knows no real language and is 
 - **Training**: {steps} steps of {batch_size} rows, AdamW (0.9, 0.98), decay 0.01, clipping at
   1.0, {precision} products, fp32 weights; stored as fp16.
 - **Depth**: where it grows from phase to phase, the layers are stacked copies (Gong et al. 2019).
+- **Loading**: `from_pretrained(FOLDER, dtype=torch.float32)`; left as fp16, it cannot be trained.
 - **Make it again**: `python -m stabkit.mini.pretrain {name} --out FOLDER`.
 
 | phase | layers | steps | learning rate | sentences said twice | words hidden in | dropout |
@@ -74,6 +75,7 @@ some seeds; it knows little and says what its text says, so use it for nothing e
   (0.9, 0.98), decay 0.01, clipping at 1.0, {precision} products, fp32 weights; stored as fp16.
 - **Depth**: where it grows from phase to phase, the layers are stacked copies (Gong et al. 2019).
 - **WikiText-2 (raw, test)**: {perplexity}.
+- **Loading**: `from_pretrained(FOLDER, dtype=torch.float32)`; left as fp16, it cannot be trained.
 - **Make it again**: `python -m stabkit.mini.wiki --text FILE --held-out FILE --out FOLDER`.
 
 | phase | layers | steps | learning rate | dropout |
