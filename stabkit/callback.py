@@ -20,9 +20,9 @@ from stabkit import diagnosis, report
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StabkitError, nearest
 from stabkit.metrics import METRICS, Metric
+from stabkit.recipes import recipes, seedless
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
-from stabkit.selection import SEEDS
 from stabkit.store import Store
 from stabkit.tasks import Task
 from stabkit.trainers import Scored, check, doubts, model_of, optimizer_of, recipe, scored
@@ -196,21 +196,7 @@ class StabilityCallback(TrainerCallback):
 
 
 def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:
-    """Yield the diagnosis of a recipe of two seeds or more, after the one that it is to mend."""
-    recipes: dict[RunConfig, list[int]] = {}
-    for at, row in enumerate(runs.to_dict("records")):
-        recipes.setdefault(_seedless(RunConfig.from_row(row)), []).append(at)
-    found = {one: runs.iloc[at] for one, at in recipes.items() if len(at) > 1}
-    this = found.pop(_seedless(config), None)
-    if this is None:
-        return
-    after = diagnosis.diagnose(this)
-    for before in map(diagnosis.diagnose, found.values()):
-        if before.failures.failures and _seedless(before.remedied()) == _seedless(config):
-            yield diagnosis.text(diagnosis.blocks(before, after))
-            return
-    yield diagnosis.text(diagnosis.blocks(after))
-
-
-def _seedless(config: RunConfig) -> RunConfig:
-    return config.replace(**dict.fromkeys(SEEDS, 0))
+    """Yield the diagnosis of the recipe, and that of the recipe which it is to mend, if any."""
+    for one in recipes(runs):
+        if seedless(config) in (one.config, one.remedy):
+            yield diagnosis.text(one.blocks())

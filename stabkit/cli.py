@@ -156,7 +156,14 @@ def analyse(
     print(f"kept in {store}")
 
 
-for _command in (reading.table, reading.show, reading.publish, reading.presets, reading.studies):
+for _command in (
+    reading.table,
+    reading.explain,
+    reading.show,
+    reading.publish,
+    reading.presets,
+    reading.studies,
+):
     app.command()(_command)
 
 

@@ -56,6 +56,36 @@ def table(
     print(report.listing(runs, score) if each else report.summary(runs, score))
 
 
+def explain(
+    store: options.StoreFolder = RUNS,
+) -> None:
+    """Say of each recipe among your runs how many fail, why, and what to change.
+
+    Nothing is trained. A recipe needs two seeds; where its remedy has as many, the two are
+    compared.
+
+    Examples:
+
+    - **stabkit explain**: your own runs
+
+    - **stabkit explain --store watched**: those of a Trainer (stabkit.callback)
+    """
+    from stabkit import diagnosis, recipes
+    from stabkit.store import Store
+
+    runs = Store(store).table()
+    if runs.empty:
+        raise StabkitError(f"no runs in {store}; --store names another folder")
+    found = recipes.recipes(runs)
+    if not found:
+        raise StabkitError(
+            f"{store} has {len(runs)} runs and no two that differ by their seed alone; train "
+            "another seed, and stabkit table shows what they differ in"
+        )
+    for name, recipe in zip(recipes.names(found), found, strict=True):
+        print(f"# {name}\n\n{diagnosis.text(recipe.blocks())}\n")
+
+
 def show(
     key: options.Key,
     store: options.StoreFolder = RUNS,

@@ -28,7 +28,18 @@ from stabkit.tables import SIGNS
 
 ROOT = Path(__file__).parents[1]
 PLACES = ("STABKIT_DATA", "STABKIT_STORE", "STABKIT_RESULTS")
-COMMANDS = ("run", "diagnose", "study", "table", "show", "analyse", "publish", "presets", "studies")
+COMMANDS = (
+    "run",
+    "diagnose",
+    "explain",
+    "study",
+    "table",
+    "show",
+    "analyse",
+    "publish",
+    "presets",
+    "studies",
+)
 QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
 
 
@@ -97,7 +108,8 @@ def test_reading_commands_import_neither_torch_nor_ray(tmp_path: Path) -> None:
     damaged.write_bytes(b"PAR1")
     program = (
         "import sys\nfrom stabkit.cli import main\n"
-        f"for line in ['--help', 'table', 'table --runs', 'show {key}', 'presets', 'studies']:\n"
+        "read = ['--help', 'table', 'table --runs', 'explain', 'presets', 'studies']\n"
+        f"for line in [*read, 'show {key}']:\n"
         "    sys.argv = ['stabkit', *line.split()]\n"
         "    try: main()\n"
         "    except SystemExit as end: assert not end.code, line\n"
@@ -379,6 +391,7 @@ MISTAKES = {
     "analyse surface": "no runs of mini-bert on mini-rte in runs",
     "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",
+    "explain": "no runs in runs; --store names another folder",
     "table --results nowhere": "nowhere is no compacted store",
     "table pilot-rte": "no runs of pilot-rte in runs",
     "show 0123": "0 of the 0 runs in runs and among the published ones",
@@ -454,7 +467,7 @@ def test_texts_become_values_of_their_field(name: str, text: str, value: object)
     assert options.setting(f"{name}={text}") == (name, value)
 
 
-def unstable(config: RunConfig) -> RunResult:
+def unstable(config: RunConfig, **_: object) -> RunResult:
     """Fail without bias correction."""
     failed = not config.bias_correction
     score = 0.5 if failed else 0.8 + config.seed / 100
@@ -487,6 +500,29 @@ def test_a_verdict_alone_trains_no_remedy(
     command = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "2", "--verdict-only")
     assert "With the remedy" not in stabkit(*command).out
     assert len(Store("runs")) == 2
+
+
+def test_stored_runs_are_explained_recipe_by_recipe(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    told = stabkit("diagnose", *own_files(), "--preset", "devlin", "--seeds", "4").out
+    slower = ("run", *own_files(), "--preset", "devlin", "--learning-rate", "1e-5", "--seed")
+    assert [stabkit(*slower, seed).status for seed in ("0", "1")] == [0, 0]
+    monkeypatch.setattr(train, "run", never)
+    explained = stabkit("explain").out
+    first, second = explained.split("# ")[1:]
+    assert first.partition("\n\n")[2] == f"{told}\n"
+    assert "learning_rate 0.00037" in first.splitlines()[0]
+    assert "learning_rate 1e-05" in second.splitlines()[0]
+    assert "2 of 2 runs fail" in second and "With the remedy" not in second
+
+
+def test_what_has_one_seed_alone_is_not_explained(stabkit: Command) -> None:
+    assert stabkit("run", *QUICK, *own_files()).status == 0
+    said = stabkit("explain")
+    assert said.status == 2
+    assert "runs has 1 runs and no two that differ by their seed alone" in said.err
 
 
 def test_a_stable_recipe_is_left_alone(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
