@@ -513,7 +513,7 @@ def test_stored_runs_are_explained_recipe_by_recipe(
     explained = stabkit("explain").out
     first, second = explained.split("# ")[1:]
     assert first.partition("\n\n")[2] == f"{told}\n"
-    assert "learning_rate 0.00037" in first.splitlines()[0]
+    assert "learning_rate 2e-05" in first.splitlines()[0]
     assert "learning_rate 1e-05" in second.splitlines()[0]
     assert "2 of 2 runs fail" in second and "With the remedy" not in second
 
