@@ -20,6 +20,7 @@ RATES = (1e-4, 2e-4, 3e-4)
 FIXED = {
     "model": "mini-bert",
     "task": "mini-rte",
+    "hardware": "Some CPU",
     "epochs": 3,
     "learning_rate": 2e-4,
     "bias_correction": False,
@@ -151,6 +152,11 @@ def test_the_correction_helps_wherever_a_run_fails() -> None:
     assert models[0].reason.startswith("0.0001: 20 of 25 without, 2 of 25 with; 0.0002")
     assert least.holds
     assert least.number.value == pytest.approx(2 / 25)
+    assert "hardware" not in least.reason
+    table.loc[table["model"] == "mini-albert", "hardware"] = "Another CPU"
+    assert agreement.figure_5(table)[-1].reason.endswith(
+        "each gap is of one hardware class, though not all of the same"
+    )
 
 
 def test_the_correction_must_help_at_every_rate() -> None:
