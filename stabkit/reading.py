@@ -45,8 +45,11 @@ def table(
     runs = opened.table()
     if study is not None:
         runs = selection.matching(runs, selection.study_grid(study, opened, learning_rate))
-    elif not published and (own := Store(store).keys()):
-        runs = runs[runs["key"].isin(own)]
+    elif not published:
+        if own := Store(store).keys():
+            runs = runs[runs["key"].isin(own)]
+        elif len(runs):
+            print(f"no runs in {store} yet; these are the published ones", file=sys.stderr)
     if runs.empty:
         raise StabkitError(
             f"no runs{f' of {study}' if study else ''} in {store}; stabkit run and stabkit study "

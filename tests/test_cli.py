@@ -244,6 +244,10 @@ def test_mini_models_take_the_rate_of_the_pilot(
         failed = config.learning_rate > 2e-4 or not config.bias_correction
         store.put(fakes.judged(config.replace(**fakes.DIGESTS), failed=failed))
     store.compact()
+    shown = stabkit("table", "--results", "published")
+    assert "12 runs" in shown.out
+    assert shown.err == "no runs in runs yet; these are the published ones\n"
+    assert stabkit("table", "--results", "published", "--published") == shown._replace(err="")
     said = stabkit(*asked, "--results", "published")
     assert said.status == 130
     assert "start the same again" in said.err and "Traceback" not in said.err
