@@ -115,6 +115,8 @@ class StabilityCallback(TrainerCallback):
         self._accuracies: list[float] = []
         self._rates: list[float] = []
         self._norms: list[Tensor] = []
+        if hasattr(self, "_watched"):  # by a training that was interrupted
+            self._watched.release()
         self._watched = _Gradients(model_of(self.trainer))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -108,16 +108,18 @@ def optimizer_of(trainer: Trainer) -> torch.optim.Optimizer:
 def recipe(trainer: Trainer, task: str, train: Scored, dev: Scored) -> RunConfig:
     """Return what a Trainer that has trained does, as a configuration.
 
-    Fields that its user's code decides, such as a new pooler, have their defaults. The digests are
-    of the model's kind and size and of the data as they reach it: its weights may be drawn anew.
+    Fields that its user's code decides, such as a new pooler, have their defaults. What no field
+    has a place for, such as another schedule, stands beside the model's name. The digests are of
+    that, of the model's kind and size, and of the data as they reach it: weights may be drawn anew.
     """
     args, model, groups = trainer.args, model_of(trainer), optimizer_of(trainer).param_groups
     first, size = groups[0], sum(p.numel() for p in model.parameters())
+    kind, special = type(model).__name__, _special(trainer)
     whole = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
     fields: dict[str, Any] = {
-        "model": model.config.name_or_path or type(model).__name__,
+        "model": ", ".join([model.config.name_or_path or kind, *special]),
         "task": task,
-        "weights": _sha(f"{type(model).__name__} {size}"),
+        "weights": _sha(f"{kind} {size} {special}"),
         "tokenizer": _sha("of whoever made the data sets"),
         "data": _sha(train.digest + dev.digest),
         "seed": args.seed,
@@ -146,6 +148,23 @@ def recipe(trainer: Trainer, task: str, train: Scored, dev: Scored) -> RunConfig
 def corrects_bias(group: dict[str, Any]) -> bool:
     """Tell whether an optimizer of Adam's kind corrects its bias; torch's always do."""
     return bool(group.get("correct_bias", group.get("bias_correction", True)))
+
+
+def _special(trainer: Trainer) -> list[str]:
+    """Return what a Trainer does that no field of a configuration has a place for."""
+    args, optimizer = trainer.args, type(optimizer_of(trainer)).__name__
+    schedule = SchedulerType(args.lr_scheduler_type)
+    sizes = [(p.numel(), p.requires_grad) for p in model_of(trainer).parameters()]
+    every, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    found = {
+        f"{schedule.value} schedule": schedule != SchedulerType.LINEAR,
+        f"label smoothing {args.label_smoothing_factor:g}": args.label_smoothing_factor > 0,
+        "a loss of its own": trainer.compute_loss_func is not None,
+        optimizer: optimizer not in ("Adam", "AdamW"),
+        f"{trained:,} of {every:,} parameters trained": trained < every,
+        "best checkpoint": args.load_best_model_at_end,
+    }
+    return [words for words, present in found.items() if present]
 
 
 def _warmup(args: TrainingArguments, steps: int) -> float:

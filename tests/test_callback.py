@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -174,6 +175,50 @@ def test_the_recipe_is_that_of_other_arguments(tmp_path: Path) -> None:
     )
     config = RunConfig.from_row(store.table(seed=42).iloc[0].to_dict())
     assert (config.epochs, config.max_steps, config.warmup) == (None, 3, 0.0)
+
+
+def frozen() -> PreTrainedModel:
+    model = classifier()
+    for parameter in model.base_model.parameters():
+        parameter.requires_grad = False
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lr_scheduler_type": "cosine"}, "cosine schedule"),
+        ({"label_smoothing_factor": 0.1}, "label smoothing 0.1"),
+        ({"model": frozen}, "parameters trained"),
+        ({"optim": "adamax"}, "Adamax"),
+    ],
+)
+def test_what_no_field_holds_makes_another_recipe(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    model = changes.pop("model", classifier)()
+    if changes.pop("optim", None):
+        changes["optimizers"] = torch.optim.Adamax(model.parameters()), None
+    watched(tmp_path, max_steps=1)
+    *_, store = watched(tmp_path, model, max_steps=1, **changes)
+    plain, special = sorted(store.table()["model"], key=len)
+    assert special.startswith(f"{plain}, ") and told in special
+
+
+def test_a_training_that_was_interrupted_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+    one, told = trainer(tmp_path, max_steps=3), []
+    one.add_callback(StabilityCallback(one, str(tmp_path / "watched"), tell=told.append))
+    one.add_callback(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        one.train()
+    one.remove_callback(Stop)
+    one.train()
+    assert len(told) == 1 and "after 3 steps" in told[0]
+    assert not any(p._post_accumulate_grad_hooks for p in one.model.parameters())
 
 
 def test_the_second_seed_brings_a_diagnosis_and_the_remedy_a_comparison(tmp_path: Path) -> None:
