@@ -89,6 +89,8 @@ class StabilityCallback(TrainerCallback):
     wrong later is told, not raised: no finished training is lost.
     """
 
+    _watched: _Gradients
+
     def __init__(
         self,
         trainer: Trainer,
