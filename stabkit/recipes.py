@@ -24,10 +24,14 @@ class Recipe(NamedTuple):
     remedy: RunConfig | None = None
     remedied: pd.DataFrame | None = None
 
-    def blocks(self) -> Mapping[str, list[str]]:
+    def blocks(self) -> dict[str, list[str]]:
         """Return the diagnosis of the runs, and whether the remedy helped: lines by their title."""
         found = [self.runs] if self.remedied is None else [self.runs, self.remedied]
-        return diagnosis.blocks(*map(diagnosis.diagnose, found))
+        told = diagnosis.blocks(*map(diagnosis.diagnose, found))
+        kinds = pd.concat(found)["hardware"].unique()
+        if len(kinds) > 1:
+            told["Mind"] = [f"scores and failures may differ between {' and '.join(kinds)}"]
+        return told
 
 
 def seedless(config: RunConfig) -> RunConfig:
@@ -37,7 +41,7 @@ def seedless(config: RunConfig) -> RunConfig:
 
 def by_recipe(runs: pd.DataFrame) -> dict[RunConfig, pd.DataFrame]:
     """Return the runs of each recipe of a run table, in order of appearance."""
-    require(runs, ("key", *SEEDS))
+    require(runs, ("key", "hardware", *SEEDS))
     places: dict[RunConfig, list[int]] = {}
     for place, row in enumerate(runs.to_dict("records")):
         places.setdefault(seedless(RunConfig.from_row(row)), []).append(place)

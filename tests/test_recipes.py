@@ -68,6 +68,15 @@ def test_a_recipe_without_failures_has_no_remedy(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_of_several_kinds_of_hardware_are_told(tmp_path: Path) -> None:
+    runs = table(tmp_path, (BASE, 2, True), (MENDED, 2, False))
+    (one,) = recipes(runs)
+    assert "Mind" not in one.blocks()
+    (one,) = recipes(runs.assign(hardware=["Some CPU"] * 2 + ["Another CPU"] * 2))
+    told = one.blocks()["Mind"]
+    assert told == ["scores and failures may differ between Some CPU and Another CPU"]
+
+
 def test_one_seed_is_no_recipe_yet(tmp_path: Path) -> None:
     assert recipes(table(tmp_path, (BASE, 1, True), (MENDED, 1, False))) == []
 
