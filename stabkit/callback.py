@@ -7,6 +7,7 @@ its seeds fail, why, and what the paper would change.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,12 +21,21 @@ from stabkit import diagnosis, report
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StabkitError, nearest
 from stabkit.metrics import METRICS, Metric
-from stabkit.recipes import recipes, seedless
+from stabkit.recipes import by_recipe, recipes, seedless
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
 from stabkit.store import Store
 from stabkit.tasks import Task
-from stabkit.trainers import Scored, check, doubts, model_of, optimizer_of, recipe, scored
+from stabkit.trainers import (
+    Scored,
+    check,
+    doubts,
+    model_of,
+    optimizer_of,
+    peak_rate,
+    recipe,
+    scored,
+)
 
 
 class _Gradients:
@@ -46,8 +56,9 @@ class _Gradients:
 
     def _noting(self, at: int) -> Callable[[Tensor], None]:
         def note(parameter: Tensor) -> None:
-            if parameter.grad is not None:
-                self._found[at] = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
+            if (grad := parameter.grad) is not None:
+                dense = grad.coalesce().values() if grad.is_sparse else grad
+                self._found[at] = torch.linalg.vector_norm(dense, dtype=torch.float32)
 
         return note
 
@@ -74,18 +85,18 @@ class StabilityCallback(TrainerCallback):
 
     After training, the model as ``train`` leaves it is scored on the training and the dev set,
     which takes a pass over each. The run goes to ``store``, a folder or the URL of an object store,
-    whose runs ``stabkit table --store`` and all of ``stabkit.figures`` read; ``tell`` is called
-    with the verdict and, from a recipe's second seed on, with its diagnosis. Once the remedy of a
-    recipe has been trained on two seeds, the diagnosis compares the two. Training is the same to
-    the bit, watched or not. A run of the same recipe, data and seed that is stored already stays.
+    which ``stabkit table``, ``show`` and ``explain`` read; ``tell`` is called with the verdict
+    and, from a recipe's second seed on, with its diagnosis. Once the remedy of a recipe has been
+    trained on two seeds, the diagnosis compares the two. Training is the same to the bit, watched
+    or not. A run of the same recipe, data and seed that is stored already stays.
 
     ``task`` names the data and ``metric`` what runs are compared by; ``dev`` stands for the
-    Trainer's ``eval_dataset``. Gradient norms are L2, of every weight matrix that is trained, at
-    every step, before clipping.
+    Trainer's ``eval_dataset``. Gradient norms are L2, of every weight matrix that is trained from
+    the start, at every step, before clipping. Losses on the way are those that the Trainer logs.
 
     Raises StoreError for a ``store`` that cannot be one, ConfigError for an unknown metric, and at
     the start of training where it cannot be watched: without a dev set, by several processes, by
-    another optimizer than one of Adam's kind, or where texts do not have one label each. What goes
+    another optimizer than one of Adam's kind, for regression or several labels a text. What goes
     wrong later is told, not raised: no finished training is lost.
     """
 
@@ -103,15 +114,29 @@ class StabilityCallback(TrainerCallback):
     ) -> None:
         if metric not in METRICS:
             raise ConfigError(f"unknown metric {metric!r}: {nearest(metric, METRICS)}")
-        self.trainer, self.task, self.metric, self.tell = trainer, task, metric, tell
+        self._trainer = weakref.ref(trainer)  # which holds this: its model must not outlive it
+        self.task, self.metric, self.tell = task, metric, tell
         self.store = store if isinstance(store, Store) else Store(store)
-        self.dev = trainer.eval_dataset if dev is None else dev
+        self._dev, self._trains = dev, False
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Trainer, while it is there."""
+        found = self._trainer()
+        assert found is not None  # it is who calls
+        return found
+
+    @property
+    def dev(self) -> Any:
+        """The data set that runs are judged on."""
+        return self.trainer.eval_dataset if self._dev is None else self._dev
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Refuse what cannot be watched, and begin to."""
         check(self.trainer, self.dev)
         for doubt in doubts(self.trainer):
             self.tell(f"Mind: {doubt}.")
+        self._trains, self._rate = True, peak_rate(self.trainer)
         self._began, self._steps_before = time.perf_counter(), state.global_step
         self._losses: dict[int, float] = {}
         self._accuracies: list[float] = []
@@ -122,31 +147,33 @@ class StabilityCallback(TrainerCallback):
         self._watched = _Gradients(model_of(self.trainer))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note the step's learning rate and gradients, without waiting for the device."""
+        """Note the step's rate and gradients; with fp16 alone, this waits for the device."""
         scaler = self.trainer.accelerator.scaler
         self._norms.append(self._watched.take(1.0 if scaler is None else scaler.get_scale()))
         self._rates.append(max(g["lr"] for g in optimizer_of(self.trainer).param_groups))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Note the training loss, which the Trainer gives as a mean since it last did."""
-        if logs and "loss" in logs:
+        if self._trains and logs and "loss" in logs:
             self._losses[state.global_step] = float(logs["loss"])
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any
     ) -> None:
-        """Note the dev accuracy, if the Trainer's own metrics have one."""
-        if metrics and "eval_accuracy" in metrics:
+        """Note the accuracy on the way, if the Trainer's metrics have that of the dev set."""
+        if self._trains and self._dev is None and metrics and "eval_accuracy" in metrics:
             self._accuracies.append(float(metrics["eval_accuracy"]))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Score, store and tell."""
         self._watched.release()
+        self._trains = False
         try:
-            result = self._result()
-            told = self._keep(result)
-        except StabkitError as problem:
-            told = f"stabkit could not judge this run, whose model is as trained: {problem}"
+            told = self._keep(self._result())
+        except Exception as problem:  # whatever it is, it must not cost a finished training
+            kind = "" if isinstance(problem, StabkitError) else f"{type(problem).__name__}: "
+            told = f"stabkit could not judge this run, whose model is as trained: {kind}{problem}"
+        self._norms.clear()
         self.tell(told)
 
     def _result(self) -> RunResult:
@@ -160,7 +187,7 @@ class StabilityCallback(TrainerCallback):
         summary["best_accuracy"] = max([summary["best_accuracy"], *self._accuracies])
         summary["diverged"] = self._diverged(summary["train_loss"])
         made = provenance(trainer.args.device, torch.get_num_threads(), "Trainer")
-        config = recipe(trainer, self.task, train, dev)
+        config = recipe(trainer, self.task, self._rate, train, dev)
         kept = history(records, task), gradients(records)
         return RunResult(config, {**summary, "seconds": seconds, **made}, *kept)
 
@@ -183,24 +210,30 @@ class StabilityCallback(TrainerCallback):
 
     def _keep(self, result: RunResult) -> str:
         """Store a run, and say what it and those of its recipe say."""
-        config = result.config
-        there = config.key in self.store
+        there = result.config.key in self.store
         self.store.put(result)
-        row = self.store.table(key=config.key).iloc[0]
+        row = self.store.table(key=result.config.key).iloc[0]
         stored = f"  kept in {self.store.path}"
         if there:
             stored = (
                 f"  not kept: {self.store.path} has a run of this recipe, these data and the seed "
-                f"{config.seed} already, which is the one shown; vary TrainingArguments(seed=...), "
+                f"{row['seed']} already, which is the one shown; vary TrainingArguments(seed=...), "
                 "or name another store"
             )
-        lines = f"{report.outcome(row)}\n{stored}"
-        runs = self.store.table(model=config.model, task=config.task, executor="Trainer")
-        return "\n\n".join([lines, *_diagnosed(runs, config)])
+        runs = self.store.table(model=row["model"], task=row["task"], executor="Trainer")
+        config = RunConfig.from_row(row.to_dict())
+        return "\n\n".join([f"{report.outcome(row)}\n{stored}", *_diagnosed(runs, config)])
 
 
 def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:
     """Yield the diagnosis of the recipe, and that of the recipe which it is to mend, if any."""
+    this = seedless(config)
+    apart = [one for one in by_recipe(runs) if one != this and one.replace(data=this.data) == this]
+    if apart:
+        yield (
+            "Other seeds of this recipe had other data, and count apart: a diagnosis needs the "
+            "same training and dev set for all of them."
+        )
     for one in recipes(runs):
         if seedless(config) in (one.config, one.remedy):
             yield diagnosis.text(one.blocks())

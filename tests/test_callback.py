@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from transformers import (
     set_seed,
 )
 
-from stabkit import figures
+from stabkit import callback, figures
 from stabkit.callback import StabilityCallback
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
@@ -58,7 +62,7 @@ def trainer(
     optimizers = changes.pop("optimizers", (None, None))
     train = changes.pop("train", None) or data(0, 40)
     model = model or classifier(changes.get("seed", 0))
-    return Trainer(
+    return changes.pop("kind", Trainer)(
         model,
         TrainingArguments(str(folder / "out"), **(given | changes)),
         train_dataset=train,
@@ -177,6 +181,23 @@ def test_the_recipe_is_that_of_other_arguments(tmp_path: Path) -> None:
     assert (config.epochs, config.max_steps, config.warmup) == (None, 3, 0.0)
 
 
+class OwnLoss(Trainer):
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs)
+
+
+OPTIMIZERS: dict[str, Callable[[PreTrainedModel], torch.optim.Optimizer]] = {
+    "adamax": lambda model: torch.optim.Adamax(model.parameters()),
+    "amsgrad": lambda model: torch.optim.AdamW(model.parameters(), amsgrad=True),
+    "rates": lambda model: torch.optim.AdamW(
+        [
+            {"params": model.base_model.parameters(), "lr": 1e-5},
+            {"params": model.classifier.parameters()},
+        ]
+    ),
+}
+
+
 def frozen() -> PreTrainedModel:
     model = classifier()
     for parameter in model.base_model.parameters():
@@ -191,14 +212,18 @@ def frozen() -> PreTrainedModel:
         ({"label_smoothing_factor": 0.1}, "label smoothing 0.1"),
         ({"model": frozen}, "parameters trained"),
         ({"optim": "adamax"}, "Adamax"),
+        ({"optim": "amsgrad"}, "amsgrad"),
+        ({"optim": "rates"}, "rates 1e-05 to 0.001"),
+        ({"model": partial(classifier, dtype=torch.bfloat16)}, "bfloat16 weights"),
+        ({"kind": OwnLoss}, "a loss of its own"),
     ],
 )
 def test_what_no_field_holds_makes_another_recipe(
     tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     model = changes.pop("model", classifier)()
-    if changes.pop("optim", None):
-        changes["optimizers"] = torch.optim.Adamax(model.parameters()), None
+    if optim := changes.pop("optim", None):
+        changes["optimizers"] = OPTIMIZERS[optim](model), None
     watched(tmp_path, max_steps=1)
     *_, store = watched(tmp_path, model, max_steps=1, **changes)
     plain, special = sorted(store.table()["model"], key=len)
@@ -338,6 +363,89 @@ def test_labels_of_another_kind_are_told_and_nothing_is_lost(tmp_path: Path) -> 
     assert "could not judge this run, whose model is as trained" in told
     assert "labels are of shape (8, 2) and type torch.float32" in told
     assert one.state.global_step == 2 and len(store) == 0
+
+
+def test_what_nobody_thought_of_is_told_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(callback, "scored", full)
+    one, (told,), store = watched(tmp_path, max_steps=1)
+    assert told.endswith("whose model is as trained: RuntimeError: out of memory")
+    assert one.state.global_step == 1 and len(store) == 0
+
+
+def test_shuffled_texts_are_the_same_data(tmp_path: Path) -> None:
+    for seed in range(2):
+        shuffled = data(0, 40).shuffle(seed=seed)
+        _, (told,), _ = watched(tmp_path, train=shuffled, seed=seed, max_steps=1)
+    assert "of 2 runs" in told
+
+
+def test_other_data_count_apart_and_that_is_said(tmp_path: Path) -> None:
+    for seed in range(2):
+        _, (told,), store = watched(tmp_path, train=data(seed, 40), seed=seed, max_steps=1)
+    assert "Other seeds of this recipe had other data, and count apart" in told
+    assert "As you train" not in told and len(store) == 2
+
+
+def test_all_examples_are_scored_in_their_order(tmp_path: Path) -> None:
+    given = {"dataloader_drop_last": True, "per_device_eval_batch_size": 6}
+    one, _, store = watched(tmp_path, max_steps=1, **given)
+    found = store.table()["dev_predictions"][0]
+    one.model.eval()
+    with torch.no_grad():
+        logits = one.model(**data(40, 60).with_format("torch")[:]).logits
+    assert found == logits.argmax(1).tolist()
+
+
+def test_a_model_scored_before_it_trains_is_no_obstacle(tmp_path: Path) -> None:
+    one = trainer(tmp_path, max_steps=1)
+    one.compute_metrics = lambda _: {"accuracy": 1.0}
+    one.add_callback(StabilityCallback(one, str(tmp_path / "watched"), tell=lambda _: None))
+    one.evaluate()
+    one.log({"loss": 1.0})
+    one.train()
+    assert Store(tmp_path / "watched").table()["best_accuracy"][0] < 1
+
+
+def test_logits_are_told_from_a_model_s_other_answers(tmp_path: Path) -> None:
+    class Wordy(type(classifier())):  # type: ignore[misc]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().forward(*args, **kwargs)
+            pooled = found.logits.repeat(1, 5)
+            return {"loss": found.loss, "pooled": pooled, "logits": found.logits}
+
+    model = classifier()
+    model.__class__ = Wordy
+    *_, store = watched(tmp_path, model, max_steps=1, remove_unused_columns=False)
+    assert store.table()["train_loss"][0] == pytest.approx(0.69, abs=0.1)
+
+
+def test_gradients_of_rows_have_a_norm(tmp_path: Path) -> None:
+    layer = torch.nn.Embedding(5, 3, sparse=True)
+    seen = callback._Gradients(layer)
+    layer(torch.tensor([1, 1, 2])).sum().backward()
+    assert float(seen.take(2.0)[0]) == pytest.approx((3 * 2**2 + 3 * 1**2) ** 0.5 / 2)
+
+
+def test_a_model_does_not_outlive_its_trainer(tmp_path: Path) -> None:
+    one, *_ = watched(tmp_path, max_steps=1)
+    model = weakref.ref(one.model)
+    gc.collect()
+    gc.disable()
+    try:
+        del one
+        assert model() is None
+    finally:
+        gc.enable()
+
+
+def test_a_constant_schedule_is_doubted(tmp_path: Path) -> None:
+    _, told, _ = watched(tmp_path, max_steps=1, lr_scheduler_type="constant")
+    assert told[0].startswith("Mind: a constant schedule has no warmup")
 
 
 def test_a_full_disk_is_told_and_nothing_is_lost(
