@@ -420,7 +420,8 @@ def test_logits_are_told_from_a_model_s_other_answers(tmp_path: Path) -> None:
 
     model = classifier()
     model.__class__ = Wordy
-    *_, store = watched(tmp_path, model, max_steps=1, remove_unused_columns=False)
+    odd: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"]}
+    *_, store = watched(tmp_path, model, max_steps=1, **odd)
     assert store.table()["train_loss"][0] == pytest.approx(0.69, abs=0.1)
 
 
