@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from stabkit import diagnosis, report
+from stabkit.answers import Scored, model_of, scored
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StabkitError, nearest
 from stabkit.metrics import METRICS, Metric
@@ -26,16 +27,7 @@ from stabkit.records import Records, dev_summary, gradients, history, provenance
 from stabkit.results import RunResult
 from stabkit.store import Store
 from stabkit.tasks import Task
-from stabkit.trainers import (
-    Scored,
-    check,
-    doubts,
-    model_of,
-    optimizer_of,
-    peak_rate,
-    recipe,
-    scored,
-)
+from stabkit.trainers import check, doubts, optimizer_of, peak_rate, recipe
 
 
 class _Gradients:

@@ -1,48 +1,17 @@
-"""What a Trainer of Hugging Face does, in this package's terms: its recipe, its model's answers."""
+"""What a Trainer of Hugging Face does, in this package's terms."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sized
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    SchedulerType,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import PreTrainedConfig, SchedulerType, Trainer, TrainingArguments
 
+from stabkit.answers import Scored, model_of, sha
 from stabkit.config import RunConfig
-from stabkit.errors import ConfigError, DataError
+from stabkit.errors import ConfigError
 from stabkit.models import DROPOUTS
-from stabkit.tasks import Split
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A model's answers on a data set in evaluation mode: logits (n, labels) and labels (n,).
-
-    ``digest`` is of the texts as tokens, without padding, and their labels, in any order;
-    ``longest`` is in tokens; ``segments`` tells whether a text has a second one.
-    """
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    digest: str
-    longest: int
-    segments: bool
-
-    def split(self) -> Split:
-        """Return the labels as a split whose texts are not known."""
-        return Split(("",) * len(self.labels), None, self.labels)
 
 
 def check(trainer: Trainer, dev: Any) -> None:
@@ -104,12 +73,6 @@ def _eps(trainer: Trainer) -> float:
     return float(optimizer_of(trainer).param_groups[0]["eps"])
 
 
-def model_of(trainer: Trainer) -> PreTrainedModel:
-    """Return a Trainer's model; one of another kind must have a ``config`` all the same."""
-    found: Any = trainer.model
-    return found  # type: ignore[no-any-return]
-
-
 def optimizer_of(trainer: Trainer) -> torch.optim.Optimizer:
     """Return a Trainer's optimizer without what accelerate wraps around it."""
     found: Any = trainer.optimizer
@@ -138,9 +101,9 @@ def recipe(trainer: Trainer, task: str, rate: float, train: Scored, dev: Scored)
     fields: dict[str, Any] = {
         "model": name,
         "task": task,
-        "weights": _sha(f"{kind} {size} {name}"),
-        "tokenizer": _sha("of whoever made the data sets"),
-        "data": _sha(train.digest + dev.digest),
+        "weights": sha(f"{kind} {size} {name}"),
+        "tokenizer": sha("of whoever made the data sets"),
+        "data": sha(train.digest + dev.digest),
         "seed": args.seed,
         "order_seed": args.data_seed,
         "epochs": int(args.num_train_epochs) if whole else None,
@@ -218,77 +181,3 @@ def _dropouts(settings: PreTrainedConfig) -> dict[str, float]:
         default = found.get("hidden_dropout", 0.0)
         found[field] = next((value for value in values if value is not None), default)
     return found
-
-
-@torch.no_grad()
-def scored(trainer: Trainer, data: Any) -> Scored:
-    """Return the answers of a Trainer's model on all examples, in their order.
-
-    The model keeps its mode, torch's random numbers are as before. Raises DataError where an
-    example is no text with one label, or the model gives not one number for each label.
-    """
-    model, logits, labels, texts = model_of(trainer), [], [], []
-    longest, segments, training = 0, False, model.training
-    model.train(False)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            for inputs in _in_order(trainer, data):
-                _, answer, label = trainer.prediction_step(
-                    model, inputs, prediction_loss_only=False
-                )
-                logits.append(_logits(answer, int(model.config.num_labels or 0)).float().cpu())
-                labels.append(_labels(label).cpu())
-                texts += (found := _tokens(inputs))
-                longest = max(longest, *map(len, found))
-                segments |= bool(inputs.get("token_type_ids", torch.zeros(1)).any())
-    finally:
-        model.train(training)
-    known = torch.cat(labels).numpy()
-    pairs = (_sha(f"{text} {label}") for text, label in zip(texts, known, strict=True))
-    digest = _sha(" ".join(sorted(pairs)))
-    return Scored(torch.cat(logits).numpy(), known, digest, longest, segments)
-
-
-def _in_order(trainer: Trainer, data: Any) -> DataLoader[Any]:
-    """Return batches of all examples; a Trainer's own may be sorted, shuffled, or lack the last."""
-    own = trainer.get_test_dataloader(data)
-    size = trainer.args.eval_batch_size
-    return DataLoader(own.dataset, batch_size=size, collate_fn=own.collate_fn)
-
-
-def _logits(found: Any, labels: int) -> Tensor:
-    several = found if isinstance(found, (tuple, list)) else (found,)
-    for one in several:
-        if isinstance(one, Tensor) and one.ndim == 2 and one.shape[1] == labels:
-            return one
-    raise DataError(
-        f"the model's answers are {', '.join(map(_form, several))}; expected logits, of shape "
-        f"(texts, {labels})"
-    )
-
-
-def _labels(found: Any) -> Tensor:
-    one = found[0] if isinstance(found, (tuple, list)) and found else found
-    if not isinstance(one, Tensor) or one.ndim != 1 or one.is_floating_point():
-        raise DataError(f"the labels are {_form(one)}; expected one whole number a text")
-    return one
-
-
-def _form(found: Any) -> str:
-    if isinstance(found, Tensor):
-        return f"of shape {tuple(found.shape)} and type {found.dtype}"
-    return "missing" if found is None else f"of type {type(found).__name__}"
-
-
-def _tokens(inputs: dict[str, Any]) -> list[list[int]]:
-    """Return the tokens of each text of a batch, without padding."""
-    if "input_ids" not in inputs:
-        raise DataError(f"the data have {', '.join(inputs)}; expected texts as input_ids")
-    tokens: Tensor = inputs["input_ids"]
-    mask = inputs.get("attention_mask")
-    real = (torch.ones_like(tokens) if mask is None else mask).bool()
-    return [row[kept].tolist() for row, kept in zip(tokens, real, strict=True)]
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
