@@ -18,7 +18,7 @@ from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
 from stabkit.stats import Floats
-from stabkit.tables import describe_groups, only, require
+from stabkit.tables import SIGNS, describe_groups, learned_nothing, only, require
 
 METHODS = ("Devlin", "Lee", "Ours")
 ALPHA = 0.05
@@ -204,6 +204,22 @@ def table_1_verdict(
 
 Check = tuple[str, bool, str]
 Tests = Sequence[tuple[str, VarianceTest]]  # each with its task
+
+
+def hopeless(runs: pd.DataFrame) -> list[str]:
+    """Say which methods fail with every seed of a task: their spread tells nothing of stability.
+
+    ``runs`` are a run table with the column ``method``; a task with one method alone is left out.
+    """
+    require(runs, ("task", "method", *SIGNS))
+    several = runs.groupby("task")["method"].transform("nunique") > 1
+    return [
+        f"All {len(cell)} runs of {name} on {task} learn nothing. That they spread little says "
+        "nothing of stability, so for this task pass over the criteria of Table 1 that compare "
+        f"spreads with {name}'s, those for the paper and those against it."
+        for (task, name), cell in runs[several].groupby(["task", "method"], sort=False)
+        if learned_nothing(cell).all()
+    ]
 
 
 def _checks(described: pd.DataFrame, tasks: Iterable[str], tests: Tests) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from stabkit.errors import StabkitError
-from stabkit.paper import METHODS, TABLE_1, reported, table_1_verdict
+from stabkit.paper import METHODS, TABLE_1, hopeless, reported, table_1_verdict
 from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
     describe_groups,
@@ -279,3 +279,13 @@ def test_training_fit_stands_beside_the_dev_score_with_intervals() -> None:
     assert found["train_loss"]["mrpc"] == pytest.approx((0.2, 0.2, 0.2))
     assert found["score_last"]["rte"].low < found["score_last"]["rte"].value == 0.55
     assert misfits(table).tolist() == [True, True] + [False] * 6
+
+
+def test_methods_that_never_learn_are_named_where_others_stand_beside_them() -> None:
+    cells = [("a", "Lee", True), ("a", "Ours", False), ("b", "Lee", True)]
+    rows = [(task, method, lost) for task, method, lost in cells for _ in range(3)]
+    runs = pd.DataFrame(rows, columns=["task", "method", "flat_loss"])
+    (told,) = hopeless(runs.assign(failed=False, constant=False, diverged=False))
+    assert told.startswith("All 3 runs of Lee on a learn nothing.") and "Lee's" in told
+    with pytest.raises(StabkitError, match="no column method"):
+        hopeless(runs.drop(columns="method"))
