@@ -13,6 +13,11 @@ from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.models import DROPOUTS
 
+DECODERS = {  # what GPT-2 and T5 call their dropouts
+    "hidden_dropout": ("resid_pdrop", "dropout_rate"),
+    "attention_dropout": ("attn_pdrop", "dropout_rate"),
+}
+
 
 def check(trainer: Trainer, dev: Any) -> None:
     """Raise ConfigError where a Trainer's runs cannot be judged."""
@@ -177,7 +182,7 @@ def _dropouts(settings: PreTrainedConfig) -> dict[str, float]:
     """Return the model's dropouts; a head without one of its own has that of hidden layers."""
     found: dict[str, float] = {}
     for field, names in DROPOUTS.items():
-        values = [getattr(settings, name, None) for name in names]
+        values = [getattr(settings, name, None) for name in (*names, *DECODERS.get(field, ()))]
         default = found.get("hidden_dropout", 0.0)
         found[field] = next((value for value in values if value is not None), default)
     return found

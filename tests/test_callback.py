@@ -18,14 +18,18 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import (
     AutoModelForSequenceClassification,
+    DistilBertConfig,
+    GPT2Config,
+    PreTrainedConfig,
     PreTrainedModel,
+    T5Config,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
-from stabkit import callback, figures
+from stabkit import callback, figures, trainers
 from stabkit.callback import StabilityCallback
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
@@ -442,6 +446,21 @@ def test_a_model_does_not_outlive_its_trainer(tmp_path: Path) -> None:
         assert model() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (GPT2Config(resid_pdrop=0.2, attn_pdrop=0.3), (0.2, 0.3, 0.2)),
+        (T5Config(dropout_rate=0.4), (0.4, 0.4, 0.0)),
+        (DistilBertConfig(dropout=0.2, attention_dropout=0.3), (0.2, 0.3, 0.2)),
+    ],
+)
+def test_dropouts_are_known_by_their_many_names(
+    settings: PreTrainedConfig, wanted: tuple[float, ...]
+) -> None:
+    found = trainers._dropouts(settings)
+    assert tuple(found.values()) == wanted
 
 
 def test_a_constant_schedule_is_doubted(tmp_path: Path) -> None:
