@@ -209,8 +209,11 @@ Tests = Sequence[tuple[str, VarianceTest]]  # each with its task
 def hopeless(runs: pd.DataFrame) -> list[str]:
     """Say which methods fail with every seed of a task: their spread tells nothing of stability.
 
-    ``runs`` are a run table with the column ``method``; a task with one method alone is left out.
+    ``runs`` are a run table with the column ``method``, or an empty one; a task with one method
+    alone is left out.
     """
+    if runs.empty:
+        return []
     require(runs, ("task", "method", *SIGNS))
     several = runs.groupby("task")["method"].transform("nunique") > 1
     return [

@@ -287,5 +287,6 @@ def test_methods_that_never_learn_are_named_where_others_stand_beside_them() -> 
     runs = pd.DataFrame(rows, columns=["task", "method", "flat_loss"])
     (told,) = hopeless(runs.assign(failed=False, constant=False, diverged=False))
     assert told.startswith("All 3 runs of Lee on a learn nothing.") and "Lee's" in told
+    assert hopeless(pd.DataFrame({"task": [], "method": []})) == []
     with pytest.raises(StabkitError, match="no column method"):
         hopeless(runs.drop(columns="method"))
