@@ -220,12 +220,12 @@ class StabilityCallback(TrainerCallback):
 def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:
     """Yield the diagnosis of the recipe, and that of the recipe which it is to mend, if any."""
     this = seedless(config)
-    apart = [one for one in by_recipe(runs) if one != this and one.replace(data=this.data) == this]
-    if apart:
+    here = {"data": this.data, "max_length": this.max_length}  # the length is that of the data
+    if any(one != this and one.replace(**here) == this for one in by_recipe(runs)):
         yield (
             "Other seeds of this recipe had other data, and count apart: a diagnosis needs the "
             "same training and dev set for all of them."
         )
     for one in recipes(runs):
-        if seedless(config) in (one.config, one.remedy):
+        if this in (one.config, one.remedy):
             yield diagnosis.text(one.blocks())

@@ -86,7 +86,12 @@ def optimizer_of(trainer: Trainer) -> torch.optim.Optimizer:
 
 def peak_rate(trainer: Trainer) -> float:
     """Return the learning rate of a Trainer that begins; of several, the largest."""
-    return float(max(g.get("initial_lr", g["lr"]) for g in optimizer_of(trainer).param_groups))
+    return _rates(trainer)[-1]
+
+
+def _rates(trainer: Trainer) -> list[float]:
+    groups = optimizer_of(trainer).param_groups
+    return sorted({float(group.get("initial_lr", group["lr"])) for group in groups})
 
 
 def recipe(trainer: Trainer, task: str, rate: float, train: Scored, dev: Scored) -> RunConfig:
@@ -145,7 +150,7 @@ def _special(trainer: Trainer) -> list[str]:
     schedule, options = SchedulerType(args.lr_scheduler_type), args.lr_scheduler_kwargs
     sizes = [(p.numel(), p.requires_grad) for p in model_of(trainer).parameters()]
     every, trained = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-    rates = sorted({group.get("initial_lr", group["lr"]) for group in groups})
+    rates = _rates(trainer)
     own_loss = type(trainer).compute_loss is not Trainer.compute_loss
     sampling = getattr(args, "train_sampling_strategy", "random")
     found = {
