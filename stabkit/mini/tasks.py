@@ -32,7 +32,6 @@ from stabkit.mini.language import (
     event,
     question,
     retelling,
-    sequence,
     tell,
 )
 from stabkit.mini.words import ADJECTIVES, ADVERBS, NOUNS, PLACES, TIMES, VERBS
@@ -123,12 +122,14 @@ def _entailment(rng: Random, same: bool) -> Example:
 
 
 def _paraphrase(rng: Random, same: bool) -> Example:
-    """MRPC-like: do two sentences say the same, all details counted?"""
-    slots = ("verb", "subject", "object", "subject adjective", "place", "time", "manner", "roles")
-    twist = rng.choice((*slots, "order"))
-    if twist == "order":
-        one, two = (replace(event(rng), place=None, time=None, manner=None) for _ in range(2))
-        return sequence(rng, one, two), sequence(rng, *((one, two) if same else (two, one)))
+    """MRPC-like: do two sentences say the same, all details counted?
+
+    No pair differs in the order of its words alone, as hardly any of MRPC's does (Zhang et al.
+    2019, arXiv:1904.01130). Where two thirds of the pairs are paraphrases, the encoder takes all
+    such pairs for one, even after 20 epochs, and the gate wants a task that can be learned.
+    """
+    slots = ("verb", "subject", "object", "subject adjective", "place", "time", "manner")
+    twist = rng.choice(slots)
     what = _ready(rng, twist)
     first, second = _wordings(rng, twist, same, PLAIN)
     return tell(rng, what, first), tell(rng, what if same else _changed(rng, what, twist), second)
