@@ -14,6 +14,7 @@ from stabkit.selection import DIGESTS, SEEDS
 from stabkit.tables import require
 
 ENOUGH = 2  # seeds from which on a recipe can be diagnosed
+SHOWN = 6  # characters of a digest, in a heading
 
 
 class Recipe(NamedTuple):
@@ -68,18 +69,24 @@ def recipes(runs: pd.DataFrame) -> list[Recipe]:
 
 
 def names(found: list[Recipe]) -> list[str]:
-    """Return for each recipe a heading: its model and task, and what the recipes differ in."""
+    """Return for each recipe a heading: its model and task, and what the recipes differ in.
+
+    Where that leaves some alike, the digests by which they differ stand there too.
+    """
     rows = [asdict(one.config) for one in found]
-    hidden = ("model", "task", *DIGESTS)
-    differ = [
-        n for n in asdict(RunConfig()) if n not in hidden and len({row[n] for row in rows}) > 1
-    ]
-    return [
-        ", ".join([f"{row['model']} on {row['task']}", *(_setting(row, name) for name in differ)])
-        for row in rows
-    ]
+    differ = [n for n in asdict(RunConfig()) if len({row[n] for row in rows}) > 1]
+    settings = [n for n in differ if n not in ("model", "task", *DIGESTS)]
+    headings = [_heading(row, settings) for row in rows]
+    if len(set(headings)) == len(rows):
+        return headings
+    digests = [n for n in differ if n in DIGESTS]
+    return [_heading(row, [*settings, *digests]) for row in rows]
+
+
+def _heading(row: Mapping[str, Any], settings: list[str]) -> str:
+    return ", ".join([f"{row['model']} on {row['task']}", *(_setting(row, n) for n in settings)])
 
 
 def _setting(row: Mapping[str, Any], name: str) -> str:
-    value = row[name]
+    value = row[name][:SHOWN] if name in DIGESTS else row[name]
     return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -23,7 +23,7 @@ _TYPES = {  # of the configuration's columns; a Literal is text
     field.name: _ARROW.get(str(field.type).removesuffix(" | None"), pa.string())
     for field in dataclasses.fields(RunConfig)
 }
-_LAYER = re.compile(r"(.*layers?\.\d+)\.")
+_LAYER = re.compile(r"(.*?\b(?:h|block)\.\d+|.*layers?\.\d+)\.")  # as in stabkit.tables.LAYER
 NO_RUNS = pa.schema([*_TYPES.items(), ("key", pa.string())]).empty_table()
 
 

@@ -24,7 +24,10 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
 UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set
 CLEAR = 0.1  # dev accuracy above the majority class by which a run has plainly learned something
 # The number of a layer (ALBERT: of a group of layers that share weights); a matrix's name in it.
-LAYER = re.compile(r"(?:layers?|layer_groups)\.(\d+)(?:\.albert_layers\.\d+)?(?:\.(.+))?$")
+# GPT-2 calls its layers h, T5 block.
+LAYER = re.compile(
+    r"(?:layers?|layer_groups|\bh|\bblock)\.(\d+)(?:\.albert_layers\.\d+)?(?:\.(.+))?$"
+)
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:

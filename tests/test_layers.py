@@ -6,11 +6,13 @@ import inside
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import pyarrow as pa
 import pytest
 
 from stabkit import figures
 from stabkit.errors import StabkitError
 from stabkit.figures.style import CLEAR
+from stabkit.results import thin
 from stabkit.tables import layer_norms, layer_weights
 
 ALBERT = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query.weight"
@@ -34,6 +36,24 @@ def test_layer_norms_are_by_layer_and_weight() -> None:
     assert layer_norms(lost)[1].isna().all() and layer_norms(lost)[2].notna().all()
     shuffled = gradients[gradients.columns[::-1]]
     assert layer_norms(shuffled).columns.tolist() == query.columns.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("transformer.h.3.attn.c_attn.weight", "attn.c_attn.weight"),
+        ("encoder.block.3.layer.0.SelfAttention.q.weight", "layer.0.SelfAttention.q.weight"),
+        ("model.layers.3.attn.Wqkv.weight", "attn.Wqkv.weight"),
+        ("distilbert.transformer.layer.3.attention.q_lin.weight", "attention.q_lin.weight"),
+    ],
+)
+def test_layers_are_known_by_what_others_call_them(name: str, weight: str) -> None:
+    gradients = pd.DataFrame({"step": [1, 2], name: [0.1, 0.2], "wte.weight": 1.0})
+    assert layer_norms(gradients)[4].tolist() == [0.1, 0.2]
+    assert layer_weights(gradients) == [weight]
+    thinned = thin(pa.Table.from_pandas(gradients, preserve_index=False)).to_pandas()
+    assert layer_norms(thinned)[4].tolist() == pytest.approx([0.1, 0.2])
+    assert layer_weights(thinned) == []  # a layer as a whole
 
 
 def test_layer_norms_of_thinned_and_shared_layers() -> None:

@@ -68,6 +68,14 @@ def test_a_recipe_without_failures_has_no_remedy(tmp_path: Path) -> None:
     ]
 
 
+def test_recipes_that_differ_in_their_data_alone_have_headings_of_their_own(tmp_path: Path) -> None:
+    cells = (BASE.replace(data="a" * 64), 2, False), (BASE.replace(data="b" * 64), 2, False)
+    assert names(recipes(table(tmp_path, *cells))) == [
+        "mini-bert on mini-rte, data aaaaaa",
+        "mini-bert on mini-rte, data bbbbbb",
+    ]
+
+
 def test_runs_of_several_kinds_of_hardware_are_told(tmp_path: Path) -> None:
     runs = table(tmp_path, (BASE, 2, True), (MENDED, 2, False))
     (one,) = recipes(runs)
