@@ -162,6 +162,7 @@ for _command in (
     reading.show,
     reading.publish,
     reading.presets,
+    reading.settings,
     reading.studies,
 ):
     app.command()(_command)

@@ -145,7 +145,7 @@ _SHARES = ("warmup", "mixout")
 _BELOW_ONE = ("beta1", "beta2", "hidden_dropout", "attention_dropout", "classifier_dropout")
 _NOT_NEGATIVE = ("weight_decay", "evals_per_epoch")
 _SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed", "subset_seed")
-_CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "multiplier": ("none", "times", "divided"),
     "eps_placement": ("before", "after"),
     "pooler": ("pretrained", "new"),
@@ -217,7 +217,7 @@ def _check_ranges(config: RunConfig) -> None:
     for name in _SEEDS:
         if not 0 <= getattr(config, name) < 2**63:
             refuse(name, "a whole number from 0 to 2**63 - 1")
-    for name, options in _CHOICES.items():
+    for name, options in CHOICES.items():
         if getattr(config, name) not in options:
             refuse(name, f"one of {', '.join(options)}")
 

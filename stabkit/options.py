@@ -98,8 +98,8 @@ Settings: TypeAlias = Annotated[
     Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Any other field of stabkit.config.RunConfig, such as eps_placement=after or "
-        "clip_norm=none; may be repeated.",
+        help="Any other setting, such as eps_placement=after or clip_norm=none; stabkit settings "
+        "lists them all. May be repeated.",
     ),
 ]
 Threads: TypeAlias = Annotated[int, Option(min=1, help="Threads of the processor.")]

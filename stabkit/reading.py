@@ -144,6 +144,16 @@ def presets() -> None:
     print(report.recipes())
 
 
+def settings() -> None:
+    """List every setting of a run: what it decides, and its default.
+
+    Any of them can be set: --set FIELD=VALUE.
+    """
+    from stabkit import settings
+
+    print(settings.text())
+
+
 def studies() -> None:
     """List the studies of the book."""
     from stabkit.studies import STUDIES

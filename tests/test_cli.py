@@ -38,6 +38,7 @@ COMMANDS = (
     "analyse",
     "publish",
     "presets",
+    "settings",
     "studies",
 )
 QUICK = ("--learning-rate", "1e-3", "--max-steps", "2", "--batch-size", "8", "--max-length", "32")
@@ -108,7 +109,7 @@ def test_reading_commands_import_neither_torch_nor_ray(tmp_path: Path) -> None:
     damaged.write_bytes(b"PAR1")
     program = (
         "import sys\nfrom stabkit.cli import main\n"
-        "read = ['--help', 'table', 'table --runs', 'explain', 'presets', 'studies']\n"
+        "read = ['--help', 'table', 'table --runs', 'explain', 'presets', 'settings', 'studies']\n"
         f"for line in [*read, 'show {key}']:\n"
         "    sys.argv = ['stabkit', *line.split()]\n"
         "    try: main()\n"
