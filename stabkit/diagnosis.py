@@ -71,6 +71,7 @@ class Diagnosis:
     overfitted: int
     diverged: int
     train_steps: int
+    epoch_steps: int | None
     metric: str
 
     def __str__(self) -> str:
@@ -88,7 +89,7 @@ class Diagnosis:
         """
         if self.failures.failures == self.overfitted:
             return []
-        changes = remedy(self.config, self.train_steps)
+        changes = remedy(self.config, self.train_steps, self.epoch_steps)
         if self.diverged and changes[0].field != "learning_rate":
             slower = "at the one you set, runs lose their loss to numbers that are not finite"
             return [
@@ -155,31 +156,54 @@ def diagnose(runs: pd.DataFrame) -> Diagnosis:
     unlearned = flat & ~diverged
     fitted = failed & ~flat & ~diverged & (runs["train_accuracy"] >= FITTED)
     scores = finite_scores(runs, "score_last")
+    first = runs.iloc[0].to_dict()
+    config = RunConfig.from_row(first)
     return Diagnosis(
-        config=RunConfig.from_row(runs.iloc[0].to_dict()),
+        config=config,
         scores=describe(scores, failed.to_numpy(), np.random.default_rng(0)),
         unlearned=int(unlearned.sum()),
         forgetful=int((unlearned & learned_once(runs)).sum()),
         overfitted=int(fitted.sum()),
         diverged=int(diverged.sum()),
-        train_steps=int(runs["steps"].iloc[0]),
-        metric=str(runs["metric"].iloc[0]),
+        train_steps=int(first["steps"]),
+        epoch_steps=_epoch_steps(config, first.get("train_examples")),
+        metric=str(first["metric"]),
     )
 
 
-def remedy(config: RunConfig, steps: int) -> list[Change]:
-    """Return what section 6 would change in a recipe whose runs take ``steps`` updates."""
+def _epoch_steps(config: RunConfig, examples: float | None) -> int | None:
+    """Return the steps of one pass over the training set; earlier runs do not tell its size."""
+    if examples is None or np.isnan(examples):
+        return None
+    return config.steps_per_epoch(int(examples))
+
+
+def remedy(config: RunConfig, steps: int, epoch_steps: int | None = None) -> list[Change]:
+    """Return what section 6 would change in a recipe whose runs take ``steps`` updates.
+
+    Where these are set as such, and not as epochs, it takes ``epoch_steps`` to tell whether they
+    are few.
+    """
     changes = []
     if not config.bias_correction:
         changes.append(Change("bias_correction", True, _hidden(config, steps)))
     if config.warmup < WARMUP:
         reason = "Adam's first estimates are poor; small first steps do no harm by them"
         changes.append(Change("warmup", WARMUP, reason))
-    longer = "many more iterations, until the training loss is near zero, bring the seeds together"
-    if config.epochs is not None and config.epochs < EPOCHS:
-        changes.append(Change("epochs", EPOCHS, longer))
+    if longer := _longer(config, epoch_steps):
+        changes.append(longer)
     halved = "all of the remedy is in the recipe; what is left is a smaller rate"
     return changes or [Change("learning_rate", _round(config.learning_rate / 2), halved)]
+
+
+def _longer(config: RunConfig, epoch_steps: int | None) -> Change | None:
+    why = "many more iterations, until the training loss is near zero, bring the seeds together"
+    if config.epochs is not None:
+        return Change("epochs", EPOCHS, why) if config.epochs < EPOCHS else None
+    enough = EPOCHS * (epoch_steps or 0)
+    if config.max_steps is None or config.max_steps >= enough:
+        return None
+    return Change("max_steps", enough, f"{EPOCHS} passes over your training set: {why}")
 
 
 def _round(rate: float) -> float:

@@ -73,6 +73,7 @@ def train_summary(logits: NDArray[np.float32], records: Records, task: Task) -> 
         torch.from_numpy(logits).double(), torch.from_numpy(labels.copy())
     ).item()
     return {
+        "train_examples": len(labels),
         "train_loss": loss,
         "train_accuracy": float((logits.argmax(1) == labels).mean()),
         "label_entropy": task.label_entropy,

@@ -109,6 +109,20 @@ def test_the_remedy_of_the_trainer_s_recipe_warms_up() -> None:
     assert arguments(changes) == {"warmup_steps": 0.1, "num_train_epochs": 20}
 
 
+def test_steps_are_few_or_many_by_the_size_of_the_training_set(tmp_path: Path) -> None:
+    runs = table(tmp_path, UNLEARNED | {"train_examples": 100}, UNLEARNED, recipe="trainer")
+    runs = runs.assign(epochs=None, max_steps=30)  # of 8 examples; 13 are a pass
+    changes = diagnose(runs).changes()
+    assert [(c.field, c.value) for c in changes] == [("warmup", 0.1), ("max_steps", 260)]
+    assert arguments(changes) == {"warmup_steps": 0.1, "max_steps": 260}
+    remedied = diagnose(runs).remedied()
+    assert (remedied.epochs, remedied.max_steps) == (None, 260)
+    done = diagnose(runs.assign(max_steps=260, warmup=0.1)).changes()
+    assert [c.field for c in done] == ["learning_rate"]
+    earlier = diagnose(runs.drop(columns="train_examples")).changes()
+    assert [c.field for c in earlier] == ["warmup"]
+
+
 @pytest.mark.parametrize("length", [{}, {"max_steps": 900}])
 def test_where_all_is_done_the_rate_is_halved(length: dict[str, int]) -> None:
     (change,) = remedy(preset("ours", learning_rate=4e-5, **length), steps=900)

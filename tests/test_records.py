@@ -74,6 +74,7 @@ def test_flat_is_a_training_loss_within_5_percent_of_the_entropy(p: float, flat:
     found = train_summary(towards.astype(np.float32), records, task)
     assert found["train_loss"] == pytest.approx(-np.log(p), rel=1e-6)
     assert found["label_entropy"] == pytest.approx(np.log(2))
+    assert found["train_examples"] == 4
     assert found["flat_loss"] == flat
     assert not found["diverged"]
     broken = replace(records, losses=torch.tensor([0.7, np.inf, 0.7]))
