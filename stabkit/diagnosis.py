@@ -18,8 +18,8 @@ import pandas as pd
 from stabkit.config import RunConfig
 from stabkit.effects import fisher, rate_difference, seeds_to_tell
 from stabkit.findings import Count
+from stabkit.remedy import Change, arguments, remedy, rounded
 from stabkit.report import cells
-from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import Description, describe
 from stabkit.tables import (
     CLEAR,
@@ -31,27 +31,11 @@ from stabkit.tables import (
     require,
 )
 
-EPOCHS, WARMUP = 20, 0.1  # what section 6 trains for, and warms up over
 FITTED = 0.9  # training accuracy of a run that has learned its training set
 SURE = 0.05  # the p of Fisher's exact test below which the remedy counts as a help
 MANY_SEEDS = 50  # above this many a study that tells two recipes apart is out of reach
 OUTCOME = ("With the remedy", "So")  # the blocks that need its runs
 WIDTH = 88  # columns of a terminal
-TRAINER = {  # our fields as arguments of Hugging Face's TrainingArguments
-    "epochs": "num_train_epochs",
-    "max_steps": "max_steps",
-    "warmup": "warmup_steps",
-    "learning_rate": "learning_rate",
-}
-
-
-@dataclass(frozen=True)
-class Change:
-    """One setting to change, to what, and why."""
-
-    field: str
-    value: Any
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +77,7 @@ class Diagnosis:
         if self.diverged and changes[0].field != "learning_rate":
             slower = "at the one you set, runs lose their loss to numbers that are not finite"
             return [
-                Change("learning_rate", _round(self.config.learning_rate / 10), slower),
+                Change("learning_rate", rounded(self.config.learning_rate / 10), slower),
                 *changes,
             ]
         return changes
@@ -178,50 +162,6 @@ def _epoch_steps(config: RunConfig, examples: float | None) -> int | None:
     return config.steps_per_epoch(int(examples))
 
 
-def remedy(config: RunConfig, steps: int, epoch_steps: int | None = None) -> list[Change]:
-    """Return what section 6 would change in a recipe whose runs take ``steps`` updates.
-
-    Where these are set as such, and not as epochs, it takes ``epoch_steps`` to tell whether they
-    are few.
-    """
-    changes = []
-    if not config.bias_correction:
-        changes.append(Change("bias_correction", True, _hidden(config, steps)))
-    if config.warmup < WARMUP:
-        reason = "Adam's first estimates are poor; small first steps do no harm by them"
-        changes.append(Change("warmup", WARMUP, reason))
-    if longer := _longer(config, epoch_steps):
-        changes.append(longer)
-    halved = "all of the remedy is in the recipe; what is left is a smaller rate"
-    return changes or [Change("learning_rate", _round(config.learning_rate / 2), halved)]
-
-
-def _longer(config: RunConfig, epoch_steps: int | None) -> Change | None:
-    why = "many more iterations, until the training loss is near zero, bring the seeds together"
-    if config.epochs is not None:
-        return Change("epochs", EPOCHS, why) if config.epochs < EPOCHS else None
-    enough = EPOCHS * (epoch_steps or 0)
-    if config.max_steps is None or config.max_steps >= enough:
-        return None
-    return Change("max_steps", enough, f"{EPOCHS} passes over your training set: {why}")
-
-
-def _round(rate: float) -> float:
-    """Return a rate as one would write it, without the dust of a division."""
-    return float(f"{rate:.6g}")
-
-
-def _hidden(config: RunConfig, steps: int) -> str:
-    t = np.arange(1, steps + 1)
-    hidden = hidden_multiplier(t, config.beta1, config.beta2)
-    rate = hidden * linear_schedule(t, steps, config.warmup, config.zero_first_update)
-    return (
-        "without it the first updates are larger than your learning rate says: up to "
-        f"{hidden.max():.1f} times at update {t[hidden.argmax()]}, and at its peak, at update "
-        f"{t[rate.argmax()]}, the rate is {rate.max():.1f} times the one you set"
-    )
-
-
 def comparison(before: Diagnosis, after: Diagnosis) -> list[str]:
     """Return as lines whether the remedy helped, and how sure these seeds make one of it."""
     one, other = before.failures, after.failures
@@ -262,13 +202,6 @@ def conclusion(before: Diagnosis, after: Diagnosis | None = None) -> str:
     if fisher(*one, *other) < SURE:
         return "the remedy helps: train with it"
     return "the remedy looks better, and these seeds are too few to be sure: try more of them"
-
-
-def arguments(changes: list[Change]) -> Mapping[str, Any]:
-    """Return the changes as arguments of Hugging Face's ``TrainingArguments``."""
-    named = {TRAINER[c.field]: c.value for c in changes if c.field in TRAINER}
-    corrects = any(c.field == "bias_correction" for c in changes)
-    return named | ({"optim": "adamw_torch"} if corrects else {})
 
 
 def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[str]]:

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from stabkit import diagnosis
-from stabkit.diagnosis import arguments, comparison, diagnose, remedy
+from stabkit.diagnosis import comparison, diagnose
 from stabkit.errors import StabkitError
 from stabkit.presets import preset
+from stabkit.remedy import arguments, remedy
 from stabkit.store import Store
 
 UNLEARNED = {"failed": True, "flat_loss": True, "score_last": 0.5, "train_accuracy": 0.5}
