@@ -82,7 +82,8 @@ def _trainer(options: argparse.Namespace) -> float:
         tokenizer_object=source.tokenizer, mask_token="[MASK]", pad_token="[PAD]"
     )
     starts, generator = source._order(0), torch.Generator(training.machine.device)
-    rows = [part.cpu() for part in source.rows(source.text, starts, generator)]
+    few = starts[: (SKIPPED + options.steps + 1) * size]  # a pass over a large text fills no GPU
+    rows = [part.cpu() for part in source.rows(source.text, few, generator)]
     names = ("input_ids", "token_type_ids", "next_sentence_label")
     data = [dict(zip(names, row, strict=True)) for row in zip(*rows, strict=True)]
     times: list[float] = []

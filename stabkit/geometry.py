@@ -89,7 +89,7 @@ def check_apart(checkpoints: Mapping[str, Weights]) -> None:
     """Raise StabkitError for checkpoints that are equal or do not fit each other."""
     for (name, one), (other, two) in combinations(checkpoints.items(), 2):
         check_alike(name, one, other, two)
-        if all(torch.equal(one[part], two[part]) for part in one):
+        if all(torch.equal(one[part], two[part].to(one[part].device)) for part in one):
             raise StabkitError(
                 f"the checkpoints {name} and {other} are equal; expected different ones (copy a "
                 "state dict before training goes on: it shares its tensors with the model)"

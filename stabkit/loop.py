@@ -127,8 +127,8 @@ def unwatched(steps: int, model: nn.Module) -> None:
 def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unwatched) -> Records:
     """Train the model in place and return what was measured.
 
-    No step waits for the device, but for fp16's: its losses are scaled up, and a step whose
-    gradients then overflow is left out.
+    Nothing is asked of the device but in fp16: its losses are scaled up, and a step whose gradients
+    then overflow is left out. A GPU is waited for as each batch is copied, which "graph" avoids.
     """
     config, model = learner.config, learner.model
     steps = config.steps(len(train))

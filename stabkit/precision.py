@@ -23,6 +23,16 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", AUTO)
 def set_precision(config: RunConfig) -> None:
     """Let fp32 products of a GPU be tf32 where the run says so, and nowhere else."""
     torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+    leave_out_cudnn_attention()
+
+
+def leave_out_cudnn_attention() -> None:
+    """Let attention be another kernel's than cuDNN's, which torch prefers on newer GPUs.
+
+    Its backward pass adds in no fixed order, and has given NaN where a mask is passed (torch 2.13),
+    which would count as a diverged run.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def has_bf16(device: torch.device) -> bool:

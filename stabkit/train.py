@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -128,9 +129,10 @@ def run_seeds(
     torch.set_num_threads(threads)
     started = time.perf_counter()
     task, train, dev = _texts(configs[0])
-    learner = stacked_learner(configs[0], len(task.labels), device, train, len(configs))
-    records = learner.fine_tune(configs, dev)
-    logits = learner.evaluate(train)
+    with _within_memory(configs[0], device, f", for {len(configs)} seeds at once,"):
+        learner = stacked_learner(configs[0], len(task.labels), device, train, len(configs))
+        records = learner.fine_tune(configs, dev)
+        logits = learner.evaluate(train)
     seconds = (time.perf_counter() - started) / len(configs)
     made = provenance(device, threads, "together")
     return [
@@ -147,8 +149,9 @@ def trained_model(
 ) -> PreTrainedModel:
     """Return the fine-tuned classifier of a configuration, from the cache or by running it.
 
-    A second run gives the same bits on the same machine, executor and threads, so what is missing
-    in the cache (``stabkit.checkpoints``) is made again. The result is a model of transformers
+    A second run gives the same bits on the same machine, executor and threads (on a GPU: for texts
+    of up to 128 tokens; attention to longer ones adds in no fixed order), so what is missing in the
+    cache (``stabkit.checkpoints``) is made again. The result is a model of transformers
     like any other, in evaluation mode, with fp32 weights and the configured dropouts; nothing of
     executor or Mixout is left in it. Raises as ``run`` does.
     """
@@ -253,14 +256,20 @@ def _train(
     watch: Watch = unwatched,
 ) -> _Done:
     task, train, dev = _texts(config)
-    try:
+    with _within_memory(config, device):
         made = trainer(config, len(task.labels), device, train, executor)
         return _Done(made, task, train, made.fine_tune(dev, watch))
+
+
+@contextmanager
+def _within_memory(config: RunConfig, device: torch.device, also: str = "") -> Iterator[None]:
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"{config.model} with batches of {config.batch_size} texts of up to "
-            f"{config.max_length} tokens does not fit into the memory of {hardware(device)}; "
-            "expected a smaller batch_size or max_length"
+            f"{config.max_length} tokens{also} does not fit into the memory of {hardware(device)}; "
+            f"expected a smaller batch_size or max_length{', or fewer seeds at once' * bool(also)}"
         ) from error
 
 

@@ -8,7 +8,7 @@ import torch
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.mini.loop import Machine
-from stabkit.precision import AUTO, has_bf16
+from stabkit.precision import AUTO, has_bf16, set_precision
 from stabkit.train import best_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
@@ -56,3 +56,9 @@ def test_of_another_kind_of_device_nothing_is_assumed() -> None:
 def test_a_configuration_names_its_precision() -> None:
     with pytest.raises(ConfigError, match="precision is 'auto'; expected one of fp32"):
         RunConfig(precision=AUTO)  # type: ignore[arg-type]
+
+
+def test_attention_is_never_cudnn_s() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    set_precision(RunConfig())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from typing import Any
 
@@ -288,10 +289,12 @@ def test_a_step_on_a_gpu_waits_for_nothing(changes: dict[str, Any]) -> None:
     run(recipe)
     task, train, _ = _texts(recipe)
     learner = static_learner(recipe, len(task.labels), device, train)
-    learner.walk.at.zero_()
+    learner._rewind()
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():  # it says that it is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
         learner.steps.function(*learner.walk.shapes[0])
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -30,7 +30,7 @@ from stabkit.mixout import apply_mixout, plain_name
 from stabkit.models import build
 from stabkit.results import RunResult
 from stabkit.schedule import hidden_multiplier
-from stabkit.train import ExecutorName, Learner, follow, pin, task_of, trained_model
+from stabkit.train import ExecutorName, Learner, follow, pin, run_seeds, task_of, trained_model
 
 
 def same(one: RunResult, two: RunResult) -> bool:
@@ -175,6 +175,9 @@ def test_a_full_device_says_what_to_make_smaller(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("stabkit.train.fine_tune", full)
     with pytest.raises(ConfigError, match=r"batches of 8 texts.*does not fit into the memory of"):
         tiny.train(tiny.config())
+    monkeypatch.setattr("stabkit.train.stacked_learner", full)
+    with pytest.raises(ConfigError, match=r"for 2 seeds at once,.* or fewer seeds at once"):
+        run_seeds([tiny.config(seed=seed) for seed in (0, 1)], device=tiny.CPU)
 
 
 def test_a_cache_that_cannot_be_written_loses_no_model(

@@ -34,7 +34,7 @@ from stabkit.mini.anatomy import (
 )
 from stabkit.mini.batch import Batch, Source
 from stabkit.optim import parameter_groups
-from stabkit.precision import has_bf16
+from stabkit.precision import has_bf16, leave_out_cudnn_attention
 
 CHECKPOINT = "checkpoint.pt"
 LOSSES = ("words", "sentence")
@@ -94,6 +94,7 @@ class Training:
         layers: int | None = None,
     ) -> Training:
         """Return a pre-training at step 0, of a model ``layers`` deep or as the plan begins."""
+        leave_out_cudnn_attention()
         machine = machine or Machine()
         layers = layers or plan.phases[0].layers
         model = build_model(plan, source.tokenizer.get_vocab_size(), layers).train()
