@@ -10,7 +10,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from stabkit.config import RunConfig
 from stabkit.effects import fisher, rate_difference, seeds_to_tell
 from stabkit.findings import Count
 from stabkit.remedy import Change, arguments, remedy, rounded
-from stabkit.report import cells
+from stabkit.report import WIDTH, cells, plain
 from stabkit.stats import Description, describe
 from stabkit.tables import (
     CLEAR,
@@ -35,7 +34,6 @@ FITTED = 0.9  # training accuracy of a run that has learned its training set
 SURE = 0.05  # the p of Fisher's exact test below which the remedy counts as a help
 MANY_SEEDS = 50  # above this many a study that tells two recipes apart is out of reach
 OUTCOME = ("With the remedy", "So")  # the blocks that need its runs
-WIDTH = 88  # columns of a terminal
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[
     found = {
         "As you train": before.verdict(),
         "Why": before.reasons(),
-        "What to change": [f"{c.field} = {_plain(c.value)}: {c.reason}" for c in changes],
+        "What to change": [f"{c.field} = {plain(c.value)}: {c.reason}" for c in changes],
         "In transformers": [f"`TrainingArguments({told})`{older}"] if changes else [],
         "With the remedy": [] if after is None else comparison(before, after),
         "So": [conclusion(before, after)],
@@ -231,7 +229,3 @@ def text(found: Mapping[str, list[str]]) -> str:
         "\n".join([title, *(textwrap.fill(line, **mark) for line in lines)])  # type: ignore[arg-type]
         for title, lines in found.items()
     )
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

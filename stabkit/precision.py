@@ -29,8 +29,8 @@ def set_precision(config: RunConfig) -> None:
 def leave_out_cudnn_attention() -> None:
     """Let attention be another kernel's than cuDNN's, which torch prefers on newer GPUs.
 
-    Its backward pass adds in no fixed order, and has given NaN where a mask is passed (torch 2.13),
-    which would count as a diverged run.
+    Its backward pass adds in no fixed order, and gives NaN for some masked batches on an H100
+    (pytorch/pytorch#196678, torch 2.11 to 2.13), which would count as diverged runs.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 

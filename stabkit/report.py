@@ -13,6 +13,7 @@ from stabkit.config import RunConfig
 from stabkit.presets import FAMILIES, PRESETS, RECIPES
 from stabkit.selection import DIGESTS, PLAIN, SEEDS
 
+WIDTH = 88  # columns of a terminal
 NOTED = ("metric", "device", "hardware", "date")
 
 
@@ -55,7 +56,7 @@ def summary(runs: pd.DataFrame, score: str = "score_last") -> str:
     runs, by = cells(runs.assign(nothing=tables.learned_nothing(runs)))
     nothing = runs.groupby(by, sort=False, dropna=False)["nothing"].sum()
     groups = tables.describe_groups(runs, np.random.default_rng(0), by, score)
-    columns = {name: groups[name].map(_plain) for name in by} | {
+    columns = {name: groups[name].map(plain) for name in by} | {
         "runs": groups["runs"],
         "failed": groups["failures"],
         "learn nothing": nothing.tolist(),
@@ -70,7 +71,7 @@ def listing(runs: pd.DataFrame, score: str = "score_last") -> str:
     """Return one line per run: its key, cell, seed, score (percent) and verdict."""
     tables.require(runs, ("key", "seed", score, "failed", "seconds", "date"))
     runs, by = cells(runs)
-    columns = {name: runs[name].map(_plain) for name in ("key", *by)} | {
+    columns = {name: runs[name].map(plain) for name in ("key", *by)} | {
         "seed": runs["seed"],
         "score": [f"{100 * value:.1f}" for value in runs[score]],
         "failed": np.where(runs["failed"], "failed", ""),
@@ -98,7 +99,7 @@ def outcome(run: pd.Series) -> str:
 def details(run: pd.Series) -> str:
     """Return all that the run table says about one run, a line per column."""
     width = max(map(len, run.index))
-    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in run.items())
+    return "\n".join(f"{name:<{width}}  {plain(value)}" for name, value in run.items())
 
 
 def recipes() -> str:
@@ -114,7 +115,8 @@ def _lines(columns: dict[str, Any]) -> str:
     return str(pd.DataFrame(columns).to_string(index=False))
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return a setting or another cell of a run table as one would write it."""
     if isinstance(value, list):
         return f"{len(value)} values"
     if isinstance(value, tuple):

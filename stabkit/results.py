@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from stabkit.config import LOCATIONS, RunConfig
+from stabkit.tables import LAYER
 
 _ARROW = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
 _ARROW["tuple[str, ...]"] = pa.list_(pa.string())
@@ -23,7 +23,6 @@ _TYPES = {  # of the configuration's columns; a Literal is text
     field.name: _ARROW.get(str(field.type).removesuffix(" | None"), pa.string())
     for field in dataclasses.fields(RunConfig)
 }
-_LAYER = re.compile(r"(.*?\b(?:h|block)\.\d+|.*layers?\.\d+)\.")  # as in stabkit.tables.LAYER
 NO_RUNS = pa.schema([*_TYPES.items(), ("key", pa.string())]).empty_table()
 
 
@@ -139,8 +138,9 @@ def thin(gradients: pa.Table, points: int = 40) -> pa.Table:
     rows = gradients.filter(pa.array(keep))
     parts: dict[str, list[pa.ChunkedArray]] = {}
     for name in rows.column_names:
-        layer = _LAYER.match(name)
-        parts.setdefault(layer[1] if layer else name, []).append(rows[name])
+        layer = LAYER.search(name)
+        whole = name[: layer.start(2) - 1] if layer and layer[2] else name
+        parts.setdefault(whole, []).append(rows[name])
     return pa.table({name: _together(columns) for name, columns in parts.items()})
 
 

@@ -6,8 +6,7 @@ import textwrap
 from dataclasses import fields
 
 from stabkit.config import CHOICES, RunConfig
-
-WIDTH = 88  # columns of a terminal
+from stabkit.report import WIDTH, plain
 
 GROUPS: dict[str, dict[str, str]] = {
     "What is trained on what": {
@@ -86,8 +85,7 @@ def default(name: str) -> str:
     value, others = _DEFAULTS[name], [x for x in CHOICES.get(name, ()) if x != _DEFAULTS[name]]
     if value is None or value in ("", ()):
         return ""
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{shown}; or {', '.join(others)}" if others else shown
+    return f"{plain(value)}; or {', '.join(others)}" if others else plain(value)
 
 
 def text() -> str:

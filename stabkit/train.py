@@ -149,11 +149,12 @@ def trained_model(
 ) -> PreTrainedModel:
     """Return the fine-tuned classifier of a configuration, from the cache or by running it.
 
-    A second run gives the same bits on the same machine, executor and threads (on a GPU: for texts
-    of up to 128 tokens; attention to longer ones adds in no fixed order), so what is missing in the
-    cache (``stabkit.checkpoints``) is made again. The result is a model of transformers
-    like any other, in evaluation mode, with fp32 weights and the configured dropouts; nothing of
-    executor or Mixout is left in it. Raises as ``run`` does.
+    A second run gives the same bits on the same machine, executor and threads, so what is missing
+    in the cache (``stabkit.checkpoints``) is made again. (On a GPU not beyond 128 tokens, where
+    attention's backward pass adds in no fixed order; up to there torch promises nothing, and it has
+    not been measured.) The result is a model of transformers like any other, in evaluation mode,
+    with fp32 weights and the configured dropouts; nothing of executor or Mixout is left in it.
+    Raises as ``run`` does.
     """
     config, device = pin(config), device or choose_device()
     executor = executor or best_executor(device)

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from stabkit import settings
 from stabkit.config import CHOICES, RunConfig
+from stabkit.report import WIDTH
 
 
 def test_every_field_of_a_configuration_has_a_meaning_and_no_other_has() -> None:
@@ -30,5 +31,5 @@ def test_the_text_names_every_setting_on_lines_that_fit() -> None:
     lines = settings.text().splitlines()
     named = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
     assert named == list(settings.MEANINGS)
-    assert max(map(len, lines)) <= settings.WIDTH
+    assert max(map(len, lines)) <= WIDTH
     assert "[before; or after]" in settings.text() and "stabkit presets" in lines[-1]
