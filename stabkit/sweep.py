@@ -81,7 +81,8 @@ def sweep(
 ) -> pd.DataFrame:
     """Do the runs of ``configs`` that ``store`` lacks; return the table of all, in their order.
 
-    One process is this one. More than one are spawned, with one thread each, and ``run`` (default:
+    One process is this one. More than one are spawned, with one thread each, the GPUs shared out
+    among them, and ``run`` (default:
     ``stabkit.train.run``) must be importable. A ``launcher`` takes their place, such as
     ``stabkit.cluster.RayCluster``. A run that raises or loses its process does not stop the
     others; a SweepError names all such runs at the end. A store that cannot be written stops the
@@ -117,7 +118,8 @@ def sweep(
         for config in task.configs:
             tell(config, "claimed" if task.wait else "started")
 
-    launch = launcher or _on_this_machine(processes, stop)
+    gpus = _training().visible_gpus() if run is None and processes > 1 and pending else ()
+    launch = launcher or _on_this_machine(processes, gpus, stop)
     launched = launch(todo, partial(_attempt, store, run, run_seeds), started, stop)
     bar = tqdm(total=len(grid), initial=len(grid) - len(pending), unit="run", disable=not progress)
     try:
@@ -154,9 +156,9 @@ def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
     )
 
 
-def _on_this_machine(processes: int, stop: threading.Event | None) -> Launcher:
+def _on_this_machine(processes: int, gpus: Sequence[str], stop: threading.Event | None) -> Launcher:
     if processes > 1 or stop is not None:
-        return partial(spread, processes=processes)
+        return partial(spread, processes=processes, gpus=gpus)
     return in_turn
 
 

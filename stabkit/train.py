@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -59,12 +60,21 @@ __all__ = [
     "trained_model",
     "trainer",
     "unwatched",
+    "visible_gpus",
 ]
 
 
 def choose_device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, each as CUDA_VISIBLE_DEVICES would name it."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = named.split(",") if named else map(str, range(count))
+    return [name.strip() for name in names][:count]
 
 
 def best_executor(device: torch.device) -> ExecutorName:

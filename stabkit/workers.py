@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
@@ -25,7 +25,7 @@ ONE_THREAD = {  # the processes share the cores; read by the numerical libraries
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-
+GPUS = "CUDA_VISIBLE_DEVICES"  # read when a process first asks for a GPU
 
 SECONDS_TO_GO = 10.0  # for an idle process, once there is nothing more for it
 SECONDS_TO_LOOK = 0.2  # between two looks at whether to stop
@@ -81,11 +81,14 @@ def spread(
     stop: threading.Event | None = None,
     *,
     processes: int,
+    gpus: Sequence[str] = (),
 ) -> Generator[tuple[T, R | Lost], None, None]:
     """Launch in spawned processes of one thread each.
 
-    At the end, busy processes are ended at once and idle ones in SECONDS_TO_GO at most; the death
-    of this process ends all. Raises StartError when a process cannot start.
+    Each sees one of ``gpus``, named as in CUDA_VISIBLE_DEVICES, which are shared out evenly; where
+    none is named, it sees what this process sees. At the end, busy processes are ended at once and
+    idle ones in SECONDS_TO_GO at most; the death of this process ends all. Raises StartError when a
+    process cannot start.
     """
     workers: list[_Worker[T, R]] = []
     try:
@@ -95,7 +98,8 @@ def spread(
                     worker.give(todo.popleft())
                     started(worker.tasks[0])
             wanted = min(processes, len(todo) + sum(worker.busy for worker in workers))
-            workers += [_Worker(work) for _ in range(wanted - len(workers))]
+            while len(workers) < wanted:
+                workers.append(_Worker(work, _idlest(gpus, [worker.gpu for worker in workers])))
             pipes = [worker.pipe for worker in workers]
             patience = None if stop is None else SECONDS_TO_LOOK
             for pipe in connection.wait(pipes, patience):
@@ -114,11 +118,11 @@ def spread(
 class _Worker(Generic[T, R]):
     """A process, the pipe to it and the task it is at."""
 
-    def __init__(self, work: Callable[[T], R]) -> None:
-        context = get_context("spawn")
+    def __init__(self, work: Callable[[T], R], gpu: str | None) -> None:
+        context, self.gpu = get_context("spawn"), gpu
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _environment(ONE_THREAD):
+        with _environment(ONE_THREAD | ({} if gpu is None else {GPUS: gpu})):
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.tasks: list[T] = []  # one or none
@@ -160,6 +164,11 @@ class _Worker(Generic[T, R]):
         if how == "signal SIGKILL":
             return f"its process was killed ({how}), often for want of memory"
         return f"its process ended with {how}"
+
+
+def _idlest(gpus: Sequence[str], taken: Sequence[str | None]) -> str | None:
+    """Return the GPU that the fewest have, of equals the first; None where there is none."""
+    return min(gpus, key=taken.count, default=None)
 
 
 def _serve(pipe: connection.Connection, work: Callable[[T], R]) -> None:

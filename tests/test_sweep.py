@@ -9,19 +9,23 @@ import sys
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import fakes
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 
+from stabkit import train
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, StoreError
 from stabkit.results import RunResult
 from stabkit.store import Store
 from stabkit.sweep import SweepError, sweep
+from stabkit.workers import GPUS, _idlest, spread
 
 PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
 
@@ -121,6 +125,39 @@ def test_spawned_processes_have_one_thread_and_give_the_same_table(
     assert set(table.threads) == {"1"} and set(hand.threads) == {"7"}
     assert_frame_equal(table.drop(columns="threads"), hand.drop(columns="threads"))
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_gpus_are_shared_out_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str | None] = []
+    for _ in range(5):
+        taken.append(_idlest(("0", "GPU-b"), taken))
+    assert taken == ["0", "GPU-b", "0", "GPU-b", "0"] and _idlest((), taken) is None
+    monkeypatch.setenv(GPUS, "0,GPU-b")
+    for gpus, seen in ((("GPU-b",), "GPU-b"), ((), "0,GPU-b")):
+        todo = deque([GPUS])
+        found = list(spread(todo, os.getenv, lambda _: None, processes=1, gpus=gpus))
+        assert found == [(GPUS, seen)]
+    assert os.environ[GPUS] == "0,GPU-b"
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "expected"),
+    [
+        (None, 2, ["0", "1"]),
+        ("3, GPU-b", 2, ["3", "GPU-b"]),
+        ("-1", 0, []),
+        ("", 0, []),
+        (None, 0, []),
+    ],
+)
+def test_the_gpus_of_this_process_are_named_as_it_sees_them(
+    named: str | None, there: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(GPUS, raising=False)
+    if named is not None:
+        monkeypatch.setenv(GPUS, named)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert train.visible_gpus() == expected
 
 
 def test_a_run_that_raises_is_named_and_the_others_go_on(store: Store) -> None:
