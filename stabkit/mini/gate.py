@@ -178,7 +178,7 @@ def _check(name: str, accuracies: pd.Series, needed: float, failed: int = 0) -> 
         return {"check": name, "holds": False, "numbers": numbers} if failed else {}
     middle, low = accuracies.median(), accuracies.min()
     numbers = (
-        f"median {100 * middle:.1f} %, lowest {100 * low:.1f} % of {len(accuracies)} runs; "
+        f"median {100 * middle:.1f} %, lowest {100 * low:.1f} %, n = {len(accuracies)}; "
         f"needed {100 * needed:.1f} %{left_out}"
     )
     return {"check": name, "holds": bool(middle >= needed), "numbers": numbers}
