@@ -1,9 +1,10 @@
 """Claims where there are no locks: a lease, which its holder renews and which lapses without it.
 
 A lease is a small file with its holder's token and a count that the holder raises. Who finds it
-unchanged for LAPSE seconds, on a clock of their own, takes it over: no two clocks are compared. On
-a store that cannot create a file only if there is none, or after a pause of the holder's whole
-machine, two may hold it at once. Then a run is done twice, and stored under its one name.
+unchanged for LAPSE seconds, on a clock of their own, takes it over: no two clocks are compared. Two
+may hold it at once on a store that cannot create a file only if there is none, after a pause of the
+holder's whole machine, or where both take it over and the write of one takes longer than SETTLE.
+Then a run is done twice, and stored under its one name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stabkit.storage import Place
 LAPSE = 60.0  # seconds without a sign of life
 RENEW = 15.0
 LOOK = 2.0  # between two looks at another's lease
-SETTLE = 1.0  # for two that take over at the same time: the last one has it
+SETTLE = 5.0  # for two that take over at the same time: the last one has it
 
 
 @contextmanager

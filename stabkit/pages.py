@@ -74,12 +74,13 @@ def shelf(kind: str, run: str = "run", real: bool = False) -> pd.DataFrame:
     """Return the published tables of an analysis of weights as one, empty where there are none.
 
     ``model`` and ``task`` are those of the published run that the column ``run`` names: models of
-    the organism, or with ``real`` the others.
+    the organism, or with ``real`` the others. What is about no published run is left out.
     """
     table = Shelf(results_folder(), base=results_folder()).table(kind)
     if table.empty:
         return table
     about = published().table().set_index("key")
+    table = table[table[run].isin(about.index)]
     table = table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
     return table[table["model"].map(is_organism) != real].reset_index(drop=True)
 

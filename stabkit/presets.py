@@ -69,8 +69,10 @@ def family(model: str | Path) -> str:
 
 
 def is_mini(model: str | Path) -> bool:
-    """Say whether a name or folder is that of a model of this project."""
-    return Path(model).name.startswith(MINI)
+    """Say whether a name or folder is that of a model of this project, shipped or made anew."""
+    path = Path(model).expanduser()
+    made = path.parent == Path() or (path / "pretraining.json").is_file()
+    return made and path.name.startswith(MINI)
 
 
 def is_organism(model: str | Path) -> bool:

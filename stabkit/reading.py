@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +114,8 @@ def publish(
 ) -> None:
     """Gather your analyses and your runs of the studies in the folder of published runs.
 
-    What is published already stays. Runs of no study, such as those of stabkit run, are left out.
+    What is published already stays. Runs of no study, such as those of stabkit run, and analyses of
+    them are left out.
     Gradients are kept step by step for the runs that the book shows, for the others at some 40
     steps and by layer.
     """
@@ -131,7 +133,7 @@ def publish(
     if chosen.empty:
         raise StabkitError(f"no runs of a study in {store}; stabkit study makes some")
     opened.compact(target, gradients=exhibited(chosen), only=chosen["key"])
-    analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target))
+    analyses = "".join(f", {kind}" for kind in Shelf(store).publish(target, {*chosen["key"]}))
     print(f"{len(chosen)} runs{analyses} are in {target}")
     if left := len(runs) - len(chosen):
         print(f"left out: {left} runs of no study", file=sys.stderr)
@@ -163,8 +165,11 @@ def studies() -> None:
 
 
 def open_store(store: str, results: Path | None) -> Store:
-    """Return one's own runs in front of the published ones."""
+    """Return one's own runs in front of the published ones, if there are any yet."""
     from stabkit.store import Store
 
-    found = results_folder()
-    return Store(store, base=results or (found if has_runs(found) else None))
+    found = results or results_folder()
+    if results is not None and not os.path.exists(results):
+        print(f"nothing is published in {results} yet", file=sys.stderr)
+    there = has_runs(found) or (results is not None and os.path.exists(results))
+    return Store(store, base=found if there else None)

@@ -6,7 +6,7 @@ Layout: ``<kind>/<key>.parquet`` under the folder, beside the runs of a store; p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -50,18 +50,24 @@ class Shelf:
             seen.update(part["key"].to_pylist())
         return results.frame(results.concat(parts)) if parts else pd.DataFrame({"key": []})
 
-    def publish(self, target: Path) -> list[str]:
+    def publish(self, target: Path, runs: Collection[str] | None = None) -> list[str]:
         """Gather each kind that is here, in front of what ``target`` has; return the kinds' names.
 
+        ``runs`` are the keys of the runs that are published: what is about others is left out.
         Nothing that is published is lost: several may publish into one folder at a time.
         """
         kinds = sorted({path.parent.name for path in self.path.glob("*/*.parquet")} - OTHERS)
+        published = []
         with storage.lock(target / "compact.lock", wait=True):
             both = Shelf(self.path, base=target)
             for kind in kinds:
-                rows = results.steps(both.table(kind).sort_values("key", kind="stable"))
-                parquet.write(target / f"{kind}.parquet", rows)
-        return kinds
+                table = both.table(kind).sort_values("key", kind="stable")
+                for name in table.columns.intersection(ABOUT) if runs is not None else ():
+                    table = table[table[name].isin(runs)]
+                if not table.empty:
+                    parquet.write(target / f"{kind}.parquet", results.steps(table))
+                    published.append(kind)
+        return published
 
     def _tables(self, kind: str) -> Iterator[pa.Table]:
         files = storage.files(self.path / kind)
@@ -73,6 +79,8 @@ class Shelf:
             except DamagedError as problem:
                 raise StoreError(f"{problem}; remove it, and what it held is made again") from None
 
+
+ABOUT = ("run", "failed_run", "successful_run")  # columns that name the runs of an analysis
 
 # What else lies in a store's folder: its runs, and the points of surfaces under way.
 OTHERS = {"runs", "histories", "gradients", "surfaces", "claims", "set-aside"}

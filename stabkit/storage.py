@@ -28,7 +28,9 @@ STALE_SECONDS = 3600  # a temporary file older than this has lost its writer
 AT_ONCE = 256  # objects that are fetched together
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-PASSING = {  # refusals of a folder on another machine, or of the way there
+TAKEN = {"PreconditionFailed", "412"}  # S3's answers to a creation where something is
+PASSING = {  # refusals of a store that is busy, of a folder on another machine, or of the way there
+    *(errno.EBUSY, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)),
     *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EPIPE, errno.ETIMEDOUT),
     *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
@@ -74,13 +76,15 @@ def exists(path: Place) -> bool:
 
 def files(folder: Place) -> list[Any]:
     """Return the parquet files right in a folder, sorted; none where there is no folder."""
-    if isinstance(folder, Path):
-        with _answering(folder, "read"):
-            return sorted(folder.glob("[!.]*.parquet"))
     names: list[str] = []
-    with _answering(folder, "read"), suppress(FileNotFoundError):
-        names = folder.fs.ls(folder.path, detail=False)
-    return [folder / Path(name).name for name in sorted(names) if name.endswith(".parquet")]
+    if isinstance(folder, Path):
+        with _answering(folder, "read"), suppress(FileNotFoundError, NotADirectoryError):
+            names = os.listdir(folder)  # glob would take a folder that cannot be read for empty
+    else:
+        with _answering(folder, "read"), suppress(FileNotFoundError):
+            names = [Path(name).name for name in folder.fs.ls(folder.path, detail=False)]
+    found = sorted(name for name in names if name.endswith(".parquet") and name[0] != ".")
+    return [folder / name for name in found]
 
 
 def fetch(paths: Sequence[UPath]) -> Iterator[tuple[UPath, bytes]]:
@@ -141,9 +145,20 @@ def create(path: Place, content: bytes) -> bool:
                     file.write(content)
             else:
                 path.fs.pipe_file(path.path, content, mode="create")
-        except FileExistsError:
-            return False
+        except OSError as error:
+            if isinstance(error, FileExistsError) or _code(error) in TAKEN:
+                return False
+            raise
     return True
+
+
+def _code(error: OSError) -> str | None:
+    """Return S3's code of what its driver made an OSError of.
+
+    The driver knows a name that is taken by a field of Amazon's answer that other stores leave out.
+    """
+    answer: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
+    return answer.get("Error", {}).get("Code")  # type: ignore[no-any-return]
 
 
 def remove(path: Place) -> None:
@@ -187,8 +202,8 @@ def remove_stale(folder: Place) -> None:
     """Remove the temporary files of writers that were killed more than an hour ago."""
     if not isinstance(folder, Path):
         return
-    for path in folder.rglob(".*.tmp"):
-        with suppress(OSError):
+    with suppress(OSError):  # what is left is in nobody's way
+        for path in folder.rglob(".*.tmp"):
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 path.unlink()
 

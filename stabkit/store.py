@@ -51,8 +51,8 @@ class Store:
             raise StoreError(f"{self.path} is a file; expected a folder for runs, or a new name")
         if self.base and not storage.exists(self.base / "runs.parquet"):
             raise StoreError(
-                f"{self.base} is no compacted store: it has no runs.parquet; name a folder that "
-                "Store.compact wrote, or go without a base"
+                f"{self.base} has no published runs (no runs.parquet); name a folder that stabkit "
+                "publish, or Store.compact, wrote, or go without"
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ State = Literal["started", "stored", "claimed", "raised", "refused", "lost"]
 Watch = Callable[[RunConfig, State], object]
 NAMED_PROBLEMS = 5  # lines in the message of a SweepError
 PAUSES = (1, 2, 4, 8, 16, 32, 60, 120, 240)  # seconds, while a store does not answer
+GLANCES = (0, 1, 4, 15, 60)  # seconds between looks for a run; a shared folder may show it late
 
 
 class SweepError(StabkitError):
@@ -86,7 +87,8 @@ def sweep(
     ``stabkit.train.run``) must be importable. A ``launcher`` takes their place, such as
     ``stabkit.cluster.RayCluster``. A run that raises or loses its process does not stop the
     others; a SweepError names all such runs at the end. A store that cannot be written stops the
-    sweep with a StoreError; one that does not answer is tried again for some minutes first.
+    sweep with a StoreError, and so does one in which the launcher's runs do not show; one that does
+    not answer is tried again for some minutes first.
     However a sweep ends, finished runs are kept and the same call goes on from there; sweeps that
     share a store share the work.
 
@@ -124,7 +126,7 @@ def sweep(
     bar = tqdm(total=len(grid), initial=len(grid) - len(pending), unit="run", disable=not progress)
     try:
         with bar:
-            problems = _work_through(todo, launched, tell, bar)
+            problems = _work_through(todo, launched, tell, bar, store)
     except StartError as error:
         raise SweepError(
             f"{error}; its own message stands above. The run function must be importable, and a "
@@ -136,6 +138,8 @@ def sweep(
         raise
     if problems:
         raise _error(problems, len(grid))
+    if not (stop is not None and stop.is_set()):
+        _must_show(store, list(grid.values()))
     return patiently(lambda: store.table(grid.values()))
 
 
@@ -163,10 +167,11 @@ def _on_this_machine(processes: int, gpus: Sequence[str], stop: threading.Event 
 
 
 def _work_through(
-    todo: deque[Task], launched: Attempts, tell: Watch, bar: Any
+    todo: deque[Task], launched: Attempts, tell: Watch, bar: Any, store: Store
 ) -> dict[RunConfig, str]:
     """Attempt all tasks and return what raised; claimed runs are awaited after all others."""
     problems: dict[RunConfig, str] = {}
+    shown = False
     with closing(launched) as attempts:
         for task, found in attempts:
             if isinstance(found, Lost):
@@ -180,6 +185,9 @@ def _work_through(
                     raise StoreError(outcome.problem)
                 if outcome.problem:
                     problems[config] = outcome.problem
+                elif not shown:  # or hours may pass until somebody looks
+                    _must_show(store, [config])
+                    shown = True
                 bar.set_postfix(errors=len(problems))
                 bar.update()
     return problems
@@ -217,6 +225,19 @@ def _results(
     if len(configs) > 1:
         return (run_seeds or _training().run_seeds)(configs)
     return map(run or _training().run, configs)
+
+
+def _must_show(store: Store, done: Sequence[RunConfig]) -> None:
+    """Raise StoreError where runs that were stored are not to be seen from here."""
+    for pause in GLANCES:
+        time.sleep(pause)
+        if not (missing := patiently(lambda: store.pending(done))):
+            return
+    raise StoreError(
+        f"{len(missing)} of {len(done)} runs are stored and not to be seen in {store.path}: "
+        "whoever did them has another folder of that name; name one that all machines share, or an "
+        "object store (s3://bucket/runs)"
+    )
 
 
 def patiently(ask: Callable[[], T]) -> T:

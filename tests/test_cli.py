@@ -397,7 +397,7 @@ MISTAKES = {
     "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",
     "explain": "no runs in runs; --store names another folder",
-    "table --results nowhere": "nowhere is no compacted store",
+    "table --results nowhere": "nothing is published in nowhere yet",
     "table pilot-rte": "no runs of pilot-rte in runs",
     "show 0123": "0 of the 0 runs in runs and among the published ones",
     "run --task semi.csv": "its fields seem to be separated by ';': save it with commas",

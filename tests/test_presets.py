@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
+from stabkit import models
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.presets import RECIPES, family, is_mini, is_organism, preset
@@ -67,8 +68,8 @@ def test_the_organism_gets_the_segments_that_it_was_trained_with() -> None:
     assert preset("ours").segments and preset("lee", model="mini-albert").segments
     assert preset("ours", model="mini-roberta").segments
     assert not preset("ours", segments=False).segments
-    assert preset("ours", model="models/mini-bert").segments
-    assert not preset("ours", model="mini-models/bert").segments
+    assert preset("ours", model=str(models.locate("mini-bert"))).segments
+    assert not preset("ours", model="models/mini-bert").segments  # somebody's own
 
 
 def test_options_win_and_max_steps_replaces_the_epochs() -> None:
@@ -108,9 +109,14 @@ def test_every_recipe_is_a_valid_configuration() -> None:
     assert all(isinstance(preset(name), RunConfig) for name in RECIPES)
 
 
-def test_the_model_of_real_text_is_a_mini_model_and_no_organism() -> None:
+def test_the_model_of_real_text_is_a_mini_model_and_no_organism(tmp_path: Path) -> None:
     assert is_mini("mini-wiki") and not is_organism("mini-wiki")
-    assert is_organism("mini-bert") and is_organism(Path("models/mini-bert-shallow"))
+    assert is_organism("mini-bert") and not is_mini("somebody/mini-bert")
+    own = tmp_path / "mini-bert-shallow"
+    own.mkdir()
+    assert not is_mini(own)
+    (own / "pretraining.json").write_text("{}", encoding="utf-8")
+    assert is_organism(own)
     assert not is_mini("bert-large-uncased")
     assert preset("devlin", model="mini-wiki").segments
 

@@ -16,7 +16,9 @@ from typing import Any
 import fakes
 import objects
 import pytest
+from botocore.exceptions import ClientError
 from pandas.testing import assert_frame_equal
+from s3fs.errors import translate_boto_error
 
 from stabkit import leases, storage
 from stabkit import sweep as sweeps
@@ -48,6 +50,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"LAPSE": 2.0, "RENEW": 0.3, "LOOK": 0.1, "SETTLE": 0.2}.items():
         monkeypatch.setattr(leases, name, seconds)
     monkeypatch.setattr(sweeps, "PAUSES", (0.01,) * 5)
+    monkeypatch.setattr(sweeps, "GLANCES", (0.0, 0.01))
 
 
 def filled(url: str | Path, n: int = 3) -> Store:
@@ -211,6 +214,60 @@ def test_a_store_that_does_not_come_back_ends_the_sweep_and_keeps_what_is_done(
     with pytest.warns(UserWarning), pytest.raises(StoreError, match="finished runs are kept"):
         sweep(fakes.grid(3), store, run=fakes.quick, progress=False)
     assert len(store) == 1
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "ServiceUnavailable", "InternalError", "503", "500"])
+def test_a_busy_store_is_asked_again(code: str) -> None:
+    answer = {"Error": {"Code": code, "Message": "later"}}
+    error = translate_boto_error(ClientError(answer, "PutObject"))
+    refused = storage.refusal(storage.place("s3://bucket/runs"), "write", error)
+    assert isinstance(refused, UnreachableError)
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "412"])
+def test_a_claim_is_taken_whatever_the_store_says_beside_the_code(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = storage.place("s3://bucket/runs/claims/k.lock")
+    answer = {"Error": {"Code": code, "Message": "At least one of the pre-conditions failed"}}
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise translate_boto_error(ClientError(answer, "PutObject"))
+
+    monkeypatch.setattr(path.fs, "pipe_file", refuse)
+    assert storage.create(path, b"mine") is False
+    answer["Error"]["Code"] = "AccessDenied"
+    with pytest.raises(StoreError, match="credentials"):
+        storage.create(path, b"mine")
+
+
+def test_runs_that_are_stored_elsewhere_end_the_sweep_with_the_reason(tmp_path: Path) -> None:
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+
+    def on_another_machine(
+        todo: Any, work: Any, started: Any, stop: Any = None
+    ) -> Iterator[tuple[Any, Any]]:
+        while todo:
+            task = todo.popleft()
+            there.put(fakes.quick(task.configs[0]))
+            yield task, [sweeps.Outcome("stored")]
+
+    with pytest.raises(StoreError, match=r"1 of 1 runs are stored and not to be seen in .*here"):
+        sweep(fakes.grid(3), here, run=fakes.quick, launcher=on_another_machine, progress=False)
+    assert len(there) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(tmp_path, 1)
+
+    def refuse(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(StoreError, match=r"cannot read .*runs: Permission denied"):
+        store.pending(fakes.grid(2))
 
 
 def test_a_full_disk_ends_the_sweep_at_once(

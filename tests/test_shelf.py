@@ -49,6 +49,16 @@ def test_publishing_keeps_what_others_published(tmp_path: Path) -> None:
     assert Shelf(tmp_path / "none", base=results).keys("swaps") == {"one", "two"}
 
 
+def test_analyses_of_runs_that_are_not_published_stay_where_they_are(tmp_path: Path) -> None:
+    mine, results = Shelf(tmp_path / "runs"), tmp_path / "results"
+    mine.put("planes", "one", TABLE.assign(run="k1"))
+    mine.put("swaps", "two", TABLE.assign(failed_run="k1", successful_run="k2"))
+    mine.put("swaps", "three", TABLE.assign(failed_run="k1", successful_run="k3"))
+    mine.put("curves", "four", TABLE.assign(run="k3"))
+    assert mine.publish(results, {"k1", "k2"}) == ["planes", "swaps"]
+    assert Shelf(results, base=results).keys("swaps") == {"two"}
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.put("swaps", "one", TABLE)

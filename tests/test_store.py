@@ -481,7 +481,7 @@ def test_a_damaged_compacted_store_is_set_aside_but_a_base_raises(
 
 
 def test_a_base_that_is_none_and_a_run_that_is_not_there_are_named(folder: Path) -> None:
-    with pytest.raises(StoreError, match=r"no compacted store: it has no runs\.parquet"):
+    with pytest.raises(StoreError, match=r"has no published runs \(no runs\.parquet\)"):
         Store(folder, base=folder / "results")
     with pytest.raises(StoreError, match="has no run 'abc'"):
         Store(folder).history("abc")
