@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from stabkit.recipes import by_recipe, recipes, seedless
 from stabkit.records import Records, dev_summary, gradients, history, provenance, train_summary
 from stabkit.results import RunResult
 from stabkit.store import Store
+from stabkit.sweep import patiently
 from stabkit.tasks import Task
 from stabkit.trainers import check, doubts, optimizer_of, peak_rate, recipe
 
@@ -86,10 +88,11 @@ class StabilityCallback(TrainerCallback):
     Trainer's ``eval_dataset``. Gradient norms are L2, of every weight matrix that is trained from
     the start, at every step, before clipping. Losses on the way are those that the Trainer logs.
 
-    Raises StoreError for a ``store`` that cannot be one, ConfigError for an unknown metric, and at
-    the start of training where it cannot be watched: without a dev set, by several processes, by
-    another optimizer than one of Adam's kind, for regression or several labels a text. What goes
-    wrong later is told, not raised: no finished training is lost.
+    Raises StoreError for a ``store`` that cannot be one, or, at the start of training, that cannot
+    be written; ConfigError for an unknown metric, and at that start where training cannot be
+    watched: without a dev set, by several processes, by another optimizer than one of Adam's kind,
+    for regression or several labels a text. What goes wrong later is told, not raised: no finished
+    training is lost.
     """
 
     _watched: _Gradients
@@ -126,6 +129,7 @@ class StabilityCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Refuse what cannot be watched, and begin to."""
         check(self.trainer, self.dev)
+        patiently(partial(_write, self.store))
         for doubt in doubts(self.trainer):
             self.tell(f"Mind: {doubt}.")
         self._trains, self._rate = True, peak_rate(self.trainer)
@@ -203,7 +207,7 @@ class StabilityCallback(TrainerCallback):
     def _keep(self, result: RunResult) -> str:
         """Store a run, and say what it and those of its recipe say."""
         there = result.config.key in self.store
-        self.store.put(result)
+        patiently(partial(self.store.put, result))
         row = self.store.table(key=result.config.key).iloc[0]
         stored = f"  kept in {self.store.path}"
         if there:
@@ -215,6 +219,12 @@ class StabilityCallback(TrainerCallback):
         runs = self.store.table(model=row["model"], task=row["task"], executor="Trainer")
         config = RunConfig.from_row(row.to_dict())
         return "\n\n".join([f"{report.outcome(row)}\n{stored}", *_diagnosed(runs, config)])
+
+
+def _write(store: Store) -> None:
+    """Raise StoreError where a run could not be stored: before training, not after it."""
+    with store.claim("watched"):
+        pass
 
 
 def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:

@@ -6,6 +6,7 @@ without torch.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stabkit import __version__, options, reading
-from stabkit.errors import StabkitError
+from stabkit.errors import ConfigError, StabkitError
 from stabkit.options import RUNS
 from stabkit.reading import open_store
 from stabkit.training import diagnose, run, say_where_data_lie
 
 if TYPE_CHECKING:
+    from stabkit.cluster import RayCluster
     from stabkit.config import RunConfig
 
 app = typer.Typer(
@@ -106,12 +108,12 @@ def study(
         grid = selection.with_model(grid, model)
     if seeds is not None:
         grid = selection.with_seeds(grid, seeds)
-    from stabkit.cluster import RayCluster
     from stabkit.records import check_hardware
     from stabkit.store import Store
     from stabkit.sweep import sweep
     from stabkit.train import choose_device, pin
 
+    launcher = _cluster(executor, address, processes, cpus, gpus)
     runs = Store(store) if anew else opened
     configs = [pin(config) for config in _shipped(grid)]
     pending = runs.pending(configs)
@@ -119,7 +121,6 @@ def study(
     print(f"{name}: {len(configs)} runs, {done} done, {len(pending)} to do", file=sys.stderr)
     if dry_run:
         return
-    launcher = RayCluster(address, processes, cpus, gpus) if executor == "ray" else None
     if launcher is None or address is None:
         check_hardware(pending, runs.table(configs), choose_device())
     table = sweep(configs, runs, processes or 1, launcher=launcher, seeds_at_once=seeds_at_once)
@@ -168,13 +169,36 @@ for _command in (
     app.command()(_command)
 
 
+def _cluster(
+    executor: str, address: str | None, processes: int | None, cpus: float, gpus: float
+) -> RayCluster | None:
+    """Return the cluster that is asked for; raise ConfigError for its options without it."""
+    from stabkit.cluster import RayCluster
+
+    if executor == "ray":
+        return RayCluster(address, processes, cpus, gpus)
+    named = address is not None and address != os.environ.get("RAY_ADDRESS")
+    given = {"--address": named, "--cpus": cpus != 1, "--gpus": gpus != 0}
+    if alone := " and ".join(option for option, there in given.items() if there):
+        raise ConfigError(
+            f"{alone} without a cluster; add --executor ray, or leave it out: here a run takes one "
+            "core, and the GPUs are shared out"
+        )
+    return None
+
+
 def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
-    """Return the configurations whose mini model is shipped; say which are left out."""
+    """Return the configurations whose mini model is shipped; say which are left out.
+
+    Raises StabkitError where that leaves none.
+    """
     from stabkit.models import mini_models
     from stabkit.presets import is_mini
 
     absent = {c.model for c in grid if is_mini(c.model) and c.model not in mini_models()}
     if absent:
         left = ", ".join(sorted(absent))
+        if len(absent) == len({config.model for config in grid}):
+            raise StabkitError(f"the weights of {left} are not shipped yet; nothing can be run")
         print(f"left out, since their weights are not shipped: {left}", file=sys.stderr)
     return [config for config in grid if config.model not in absent]

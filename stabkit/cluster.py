@@ -56,7 +56,7 @@ class RayCluster:
         if not todo:
             return
         with self.connected() as ray:
-            self._tell_of_too_little_room(ray)
+            self._tell_of_what_there_is(ray)
             yield from self._spread(ray, todo, work, started, stop)
 
     def _spread(
@@ -120,8 +120,14 @@ class RayCluster:
         ]
         return sum(int(min(share.values(), default=1) + 1e-9) for share in shares)
 
-    def _tell_of_too_little_room(self, ray: Any) -> None:
+    def _tell_of_what_there_is(self, ray: Any) -> None:
         if self._room(ray):
+            if not self.gpus and any(node["Resources"].get("GPU") for node in ray.nodes()):
+                warnings.warn(
+                    "the cluster has GPUs, and a run that asks for none is done on a CPU; ask for "
+                    "a share of one (--gpus 0.25)",
+                    stacklevel=2,
+                )
             return
         words = (
             f"no node has room for a run, which takes {self.cpus:g} cores and {self.gpus:g} GPUs"

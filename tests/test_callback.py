@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import re
 import weakref
 from collections.abc import Callable
@@ -484,6 +486,17 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
 def test_a_store_that_is_a_file_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "watched").write_text("a file, where a folder is wanted")
     with pytest.raises(StoreError, match="is a file; expected a folder"):
+        watched(tmp_path, max_steps=1)
+
+
+def test_a_store_that_refuses_is_named_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=r"Permission denied; make the folder writable"):
         watched(tmp_path, max_steps=1)
 
 

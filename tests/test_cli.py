@@ -393,6 +393,8 @@ MISTAKES = {
     "study pilot-rte --seeds-at-once 0": "--seeds-at-once",
     "study pilot-rte --seeds-at-once -3": "--seeds-at-once",
     "study pilot-rte --seeds-at-once many": "--seeds-at-once",
+    "study pilot-rte --gpus 1": "--gpus without a cluster; add --executor ray",
+    "study pilot-rte --address h:1 --cpus 2": "--address and --cpus without a cluster",
     "analyse surface": "no runs of mini-bert on mini-rte in runs",
     "analyse swap": "'swap' is not one of 'layer-swap', 'surface'",
     "table": "no runs in runs",

@@ -20,7 +20,10 @@ from stabkit.cluster import ClusterError, RayCluster
 from stabkit.store import Store
 from stabkit.sweep import SweepError, sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:the cluster has GPUs"),
+]
 
 PATIENCE = 300  # seconds; far more than needed, for a machine that is busy
 
@@ -80,6 +83,11 @@ def test_seeds_are_done_at_once_on_nodes_too(store: Store, on: RayCluster) -> No
             **options,
         )
     assert caught.value.problems.keys() == {config.key for config in fakes.grid(2)}
+
+
+def test_gpus_that_no_run_asks_for_are_told_of(on: RayCluster) -> None:
+    with on.connected() as ray, pytest.warns(UserWarning, match=r"done on a CPU.*--gpus 0\.25"):
+        on._tell_of_what_there_is(ray)
 
 
 def test_a_gpu_is_shared_by_as_many_runs_as_its_shares(store: Store, on: RayCluster) -> None:
