@@ -253,7 +253,7 @@ def refusal(path: Place, verb: str, error: Exception) -> StoreError:
 
 def _refusal(path: Place, verb: str, error: Exception, number: int | None) -> StoreError:
     words = f"cannot {verb} {path}: {getattr(error, 'strerror', None) or error or type(error)}"
-    go_on = "then start again: finished runs are kept"
+    go_on = "then start again: what is finished is kept"
     if number in PASSING:
         return UnreachableError(f"{words}; make sure that the store can be reached, {go_on}")
     advice = "free some space" if number in FULL else "make the folder writable or name another"

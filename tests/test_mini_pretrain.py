@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 from random import Random
@@ -14,7 +16,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stabkit import models
-from stabkit.errors import ModelError
+from stabkit.errors import ModelError, StoreError
 from stabkit.mini import anatomy, pretrain
 from stabkit.mini.anatomy import PLANS, Phase, Plan
 from stabkit.mini.card import card
@@ -195,6 +197,38 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     start(tiny("mini-bert")).save(tmp_path)
     with pytest.raises(ModelError, match="another plan"):
         start(dataclasses.replace(tiny("mini-bert"), seed=1)).resume(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tiny("mini-bert")
+    start(plan).save(tmp_path)
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:1000])
+    monkeypatch.setattr(pretrain, "PLANS", {"mini-bert": plan})
+    monkeypatch.setattr("sys.argv", ["pretrain", "mini-bert", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        pretrain.main()
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = start(tiny("mini-bert"))
+    training.save(tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    training.update()
+    with pytest.raises(StoreError, match=r"No space left.*free some space.*finished is kept"):
+        training.save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(

@@ -118,7 +118,9 @@ def test_a_stream_is_made_once_and_named_by_text_and_vocabulary(
 ) -> None:
     tokens, key = text.stream([corpus], tokenizer, tmp_path)
     (file,) = tmp_path.iterdir()
-    assert file.stat().st_size == 2 * len(tokens) and file.stem == f"tokens-{key[:16]}"
+    assert (
+        file.stat().st_size == 2 * len(tokens) and file.stem == f"tokens-{key[:16]}-{len(tokens)}"
+    )
     other = text.train_vocabulary([corpus], SIZE - 50)
     assert text.stream([corpus], other, tmp_path)[1] != key
     another = prose.write(tmp_path / "another" / corpus.name, 20, seed=1)
@@ -126,6 +128,10 @@ def test_a_stream_is_made_once_and_named_by_text_and_vocabulary(
     monkeypatch.setattr(text, "_encoded", None)
     again, same = text.stream([corpus], tokenizer, tmp_path)
     assert same == key and np.array_equal(again, tokens)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-2])
+    with pytest.raises(DataError, match=f"is truncated: it is not {len(tokens)} tokens; remove it"):
+        text.stream([corpus], tokenizer, tmp_path)
 
 
 def test_a_stream_interrupted_is_not_there(

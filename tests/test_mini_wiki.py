@@ -141,7 +141,10 @@ def test_the_plan_grows_to_24_layers_and_sees_the_tokens_asked_for() -> None:
     assert plan.phases[0].rate(0) == pytest.approx(1e-3 / round(0.05 * plan.phases[0].steps))
 
 
-@pytest.mark.parametrize("changes", [{"hidden": 48}, {"batch_size": 1}, {"tokens": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden": 48}, {"batch_size": 1}, {"tokens": 0.0}, {"tokens": math.inf}, {"seed": -1}],
+)
 def test_a_plan_of_which_no_model_can_be_made_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ModelError, match="expected a width in steps of 32"):
         text_plan(**changes)  # type: ignore[arg-type]
@@ -240,11 +243,15 @@ def test_the_command_makes_a_model_or_says_in_a_sentence_why_not(
     command += ["--held-out", str(files[1]), "--out", str(tmp_path), "--device", "cpu"]
     toy = "--layers 2 --hidden 32 --batch-size 4 --vocabulary 300 --save-every 10"
     command += [*toy.split(), "--tokens", str(30 * 4 * LENGTH), "--about", "Generated."]
-    failed = subprocess.run(
-        [*command, "--vocabulary", "9000"], capture_output=True, text=True, check=False
-    )
-    assert failed.returncode == 2 and "Traceback" not in failed.stderr
-    assert "stabkit: too little text for a vocabulary of 9000 pieces" in failed.stderr
+    mistakes = {
+        ("--vocabulary", "9000"): "too little text for a vocabulary of 9000 pieces",
+        ("--save-every", "0"): "--save-every is 0; expected 1 or more",
+        ("--wikitext", "nowhere.txt"): "nowhere.txt cannot be read",
+    }
+    for options, told in mistakes.items():
+        failed = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert failed.returncode == 2 and "Traceback" not in failed.stderr
+        assert f"stabkit: {told}" in failed.stderr
     wikitext = prose.write(tmp_path / "wikitext.txt", 2, seed=3)
     command += ["--wikitext", str(wikitext), "--name", "mini-toy"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

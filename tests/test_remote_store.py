@@ -211,7 +211,7 @@ def test_a_store_that_does_not_come_back_ends_the_sweep_and_keeps_what_is_done(
 ) -> None:
     store = filled(tmp_path / "store", 1)
     failing(monkeypatch, 100, OSError(errno.EIO, "broken"))
-    with pytest.warns(UserWarning), pytest.raises(StoreError, match="finished runs are kept"):
+    with pytest.warns(UserWarning), pytest.raises(StoreError, match="what is finished is kept"):
         sweep(fakes.grid(3), store, run=fakes.quick, progress=False)
     assert len(store) == 1
 

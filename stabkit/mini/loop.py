@@ -7,10 +7,13 @@ the bit on one machine. No step waits for the device: losses are looked at befor
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +23,8 @@ import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from stabkit.errors import ModelError
+from stabkit import storage
+from stabkit.errors import ModelError, StabkitError
 from stabkit.fast import FastExecutor
 from stabkit.mini.anatomy import (
     BERT_LARGE_SCALE,
@@ -188,8 +192,10 @@ class Training:
             self.save(folder)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint from which ``resume`` goes on."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write a checkpoint from which ``resume`` goes on.
+
+        Raises StoreError where it cannot be written; the last one is then as it was.
+        """
         state = {
             **self._identity(),
             "step": self.step,
@@ -198,20 +204,25 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        unfinished = folder / "checkpoint.tmp"
-        torch.save(state, unfinished)
-        unfinished.replace(folder / CHECKPOINT)
+        torch.save(state, content := io.BytesIO())
+        storage.save(folder / CHECKPOINT, content.getbuffer())
         self._reseed()  # as ``resume`` does, so that a stop changes nothing
 
     def resume(self, folder: Path) -> None:
         """Go on from the checkpoint in ``folder``, if there is one.
 
-        Raises ModelError for a checkpoint of another plan or source.
+        Raises ModelError for a checkpoint that is damaged, or of another plan or source.
         """
         path = folder / CHECKPOINT
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.machine.device, weights_only=True)
+        try:
+            state = torch.load(path, map_location=self.machine.device, weights_only=True)
+        except Exception as error:  # of many kinds, as the damage is
+            raise ModelError(
+                f"{path} cannot be read as a checkpoint ({type(error).__name__}); put a copy in "
+                "its place, or remove it to begin anew"
+            ) from error
         for name, mine in self._identity().items():
             if json.dumps(state.get(name)) != json.dumps(mine):
                 raise ModelError(f"{path} was made by another {name}; choose another folder")
@@ -243,6 +254,26 @@ class Training:
         record = {**self._identity(), "losses": self.log}
         (folder / "pretraining.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def at_least_one(**counts: int) -> None:
+    """Raise ModelError for an option that counts something and is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ModelError(f"--{name.replace('_', '-')} is {count}; expected 1 or more")
+
+
+@contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """End a command with a StabkitError as a sentence (exit status 2), and when it is stopped."""
+    try:
+        yield
+    except StabkitError as error:
+        print(f"stabkit: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def _not_finite(step: int, saved: int, folder: Path) -> str:

@@ -27,7 +27,7 @@ from stabkit.errors import ModelError, nearest
 from stabkit.mini.anatomy import PLANS, SPECIALS, Phase, Plan, build_tokenizer
 from stabkit.mini.batch import Batch
 from stabkit.mini.card import card
-from stabkit.mini.loop import Machine, Training
+from stabkit.mini.loop import Machine, Training, at_least_one, in_a_sentence
 from stabkit.mini.rows import BLOCK, Objective, Rows, block, mask_words
 
 MASK_ID = SPECIALS.index("[MASK]")
@@ -102,6 +102,7 @@ def pretrain(name: str, folder: Path, threads: int = 1) -> Training:
     """
     if name not in PLANS:
         raise ModelError(f"unknown model {name!r}: {nearest(name, PLANS)}")
+    at_least_one(threads=threads)
     torch.set_num_threads(threads)
     training = start(PLANS[name])
     training.resume(folder)
@@ -111,13 +112,14 @@ def pretrain(name: str, folder: Path, threads: int = 1) -> Training:
 
 
 def main() -> None:
-    """Command line: which model, where to, how many threads."""
+    """Command line: which model, where to, how many threads (``in_a_sentence``)."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", choices=sorted(PLANS))
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint and model")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    pretrain(options.model, options.out, options.threads)
+    with in_a_sentence():
+        pretrain(options.model, options.out, options.threads)
 
 
 if __name__ == "__main__":

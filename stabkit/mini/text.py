@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import os
 import sys
 import zlib
 from collections import Counter
@@ -167,24 +168,35 @@ def name_of(tokenizer: Tokenizer) -> str:
 def stream(paths: Iterable[Path], tokenizer: Tokenizer, folder: Path) -> tuple[Tokens, str]:
     """Return all tokens of the files (n,), mapped from a file in ``folder``, and their digest.
 
-    The file is made once, whole or not at all, and named by text and vocabulary. Raises as
-    ``paragraphs`` does, StoreError where it cannot be written.
+    The file is made once, whole or not at all, and named by text, vocabulary and number of tokens.
+    Raises as ``paragraphs`` does, DataError for a file that was cut, StoreError where it cannot be
+    written.
     """
     paths = list(paths)
     for path in paths:
         next(paragraphs(path), None)  # before their digest is asked for: it says what is wrong
     key = hashlib.sha256(f"{digest(paths)} {name_of(tokenizer)}".encode()).hexdigest()
-    target = folder / f"tokens-{key[:16]}.u16"
-    if not target.exists():
+    found = sorted(folder.glob(f"tokens-{key[:16]}-*.u16"))
+    if not found:
         print(f"tokens: of {', '.join(path.name for path in paths)}", file=sys.stderr)
-        with writing(target):
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = target.with_suffix(".tmp")
-            with unfinished.open("wb") as file:
-                for part in _encoded(paths, tokenizer):
-                    file.write(part.tobytes())
-            unfinished.replace(target)
-    return np.memmap(target, dtype=np.int16, mode="c"), key
+        found = [_written(folder / f"tokens-{key[:16]}.tmp", _encoded(paths, tokenizer))]
+    count = int(found[0].stem.rpartition("-")[2])
+    if found[0].stat().st_size != 2 * count:
+        raise DataError(f"{found[0]} is truncated: it is not {count} tokens; remove it")
+    return np.memmap(found[0], dtype=np.int16, mode="c"), key
+
+
+def _written(unfinished: Path, parts: Iterable[NDArray[np.uint16]]) -> Path:
+    """Write tokens, then name the file by their number, too; return it."""
+    with writing(unfinished):
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            for part in parts:
+                file.write(part.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            count = file.tell() // 2
+        return unfinished.replace(unfinished.with_name(f"{unfinished.stem}-{count}.u16"))
 
 
 def _encoded(paths: Iterable[Path], tokenizer: Tokenizer) -> Iterator[NDArray[np.uint16]]:

@@ -13,6 +13,7 @@ last and longest phase has the dropout of fine-tuning. The pooler learns from ne
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,11 +21,11 @@ from pathlib import Path
 
 import torch
 
-from stabkit.errors import ModelError, StabkitError
+from stabkit.errors import ModelError
 from stabkit.mini import text
 from stabkit.mini.anatomy import Anatomy
 from stabkit.mini.card import text_card
-from stabkit.mini.loop import Machine, Training
+from stabkit.mini.loop import Machine, Training, at_least_one, in_a_sentence
 from stabkit.mini.windows import LENGTH, Windows
 
 NAME = "mini-wiki"
@@ -79,11 +80,12 @@ def text_plan(
 
     Raises ModelError for numbers of which no model can be made.
     """
-    if hidden < 32 or hidden % 32 or layers < 1 or batch_size < 2 or not tokens > 0 or not rate > 0:
+    numbers = 0 < tokens < math.inf and 0 < rate < math.inf and seed >= 0
+    if hidden < 32 or hidden % 32 or layers < 1 or batch_size < 2 or not numbers:
         raise ModelError(
             f"{layers} layers of width {hidden}, batches of {batch_size}, {tokens:g} tokens, rate "
-            f"{rate:g}; expected a width in steps of 32, batches of 2 rows or more, and numbers "
-            "above 0"
+            f"{rate:g}, seed {seed}; expected a width in steps of 32, batches of 2 rows or more, a "
+            "seed of 0 or more, and finite numbers above 0"
         )
     steps = tokens / (batch_size * LENGTH)
     bounds = [round(steps * share) for share in (0.0, *accumulate(SHARES))]
@@ -117,19 +119,20 @@ def begin(
 
 
 def main() -> None:
-    """Command line; a StabkitError becomes a sentence on stderr and exit status 2."""
+    """Command line (``in_a_sentence``)."""
     options = _options().parse_args()
-    try:
+    with in_a_sentence():
         _pretrain(options)
-    except StabkitError as error:
-        print(f"stabkit: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    at_least_one(threads=options.threads, save_every=options.save_every)
+    for path in (
+        *options.text,
+        options.held_out,
+        *([options.wikitext] if options.wikitext else []),
+    ):
+        next(text.paragraphs(path), None)  # before hours pass: it says what is wrong with a file
     torch.set_num_threads(options.threads)
     machine = Machine.choose(options.device, options.precision, options.compile)
     plan = text_plan(
