@@ -14,6 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, BertConfig
 
+from stabkit.presets import preset
+from stabkit.studies import grid
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -124,3 +127,17 @@ def test_the_loop_that_is_timed_runs(executor: str, seeds: int, tmp_path: Path) 
     one = step.Contestant("stabkit", executor=executor, seeds=seeds)
     step._stabkit(one, str(tmp_path), work, clock)
     assert 0 < clock.seconds < 60
+
+
+def test_executors_are_held_against_the_plain_one(tmp_path: Path) -> None:
+    executors = load("executors")
+    configs = [
+        config.replace(model="mini-bert-shallow", epochs=None, max_steps=2, train_size=32)
+        for config in grid(preset("devlin", learning_rate=1e-4), (1000, 1001))
+    ]
+    found = {one: executors.trained(configs, one, tmp_path, 1) for one in executors.EXECUTORS}
+    assert [set(runs["executor"]) for runs in found.values()] == [{one} for one in found]
+    assert executors.row("plain", found["plain"], found["plain"]).endswith("|  |  |  |")
+    other = found["plain"].assign(train_loss=found["plain"]["train_loss"] + 1.0)
+    line = executors.row("other", other, found["plain"])
+    assert line.strip("| ").split(" | ")[-3:] == ["1.00", "1.00", "0.33"]
