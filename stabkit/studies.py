@@ -73,12 +73,15 @@ def table_1(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> li
 
 
 def gate(
-    rate: float, models: Iterable[str] = ("mini-bert",), tasks: Iterable[str] = RECIPES
+    rate: float,
+    models: Iterable[str] = ("mini-bert",),
+    tasks: Iterable[str] = RECIPES,
+    long: int = 1,
 ) -> list[RunConfig]:
-    """What the gate asks of training on every generated task: 3 epochs thrice, 20 epochs once."""
+    """What the gate asks of training: three runs of 3 epochs, and ``long`` of 20."""
     bases = [preset("ours", model=m, task=t, learning_rate=rate) for m in models for t in tasks]
     short = [run for base in bases for run in grid(base.replace(epochs=3), PILOT[:3])]
-    return short + [run for base in bases for run in grid(base, PILOT[:1])]
+    return short + [run for base in bases for run in grid(base, PILOT[:long])]
 
 
 def controls(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> list[RunConfig]:
@@ -177,7 +180,7 @@ STUDIES: dict[str, Study] = {
         Study(
             "gate-models",
             "the other architectures learn the RTE-like task",
-            lambda r: gate(r, ARCHITECTURES[1:], ("mini-rte",)),
+            lambda r: gate(r, ARCHITECTURES[1:], ("mini-rte",), 3),
         ),
         Study("table1-rte", "Fig. 1 and Table 1, RTE-like task", table_1),
         Study("controls-rte", "the hidden multiplier as a learning rate", controls),
