@@ -102,8 +102,9 @@ def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
     gaps = {name: rate_difference(*_arms(runs[name])) for name in FAMILIES}
     told = "; ".join(f"{name}: {gap.percent()}" for name, gap in gaps.items())
     require(every, ("hardware",))
-    if every["hardware"].nunique() > 1:
-        told += "; each gap is of one hardware class, though not all of the same"
+    if (classes := every["hardware"].nunique()) > 1:
+        told += f"; the runs are of {classes} hardware classes, which one comparison must not mix"
+        return Finding(*head, len(every), told)
     least = gaps.pop("roberta")
     holds = all(least.value < gap.value for gap in gaps.values())
     return Finding(*head, len(every), told, holds, least)

@@ -14,11 +14,10 @@ import pandas as pd
 
 from stabkit import agreement, barriers, mechanism, pages
 from stabkit.findings import Finding
-from stabkit.paper import METHODS, TASKS, paper_task, table_1_verdict
+from stabkit.paper import TASKS, complete, paper_task, table_1_verdict
 from stabkit.presets import FAMILIES
 from stabkit.schedule import correction_factor
 from stabkit.stats import Estimate
-from stabkit.studies import REPORTED
 from stabkit.tables import learned_nothing
 
 TABLE_1 = "table1-rte", "table1-mrpc", "table1-cola"
@@ -67,7 +66,7 @@ def _where(table: pd.DataFrame) -> str:
 def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     """Judge the methods on each task on which all of them have all their runs."""
     runs = pages.runs(*studies)
-    finished = [task for task in _each(runs, "task") if _complete(task)]
+    finished = [task for task in _each(runs, "task") if complete(task)]
     if not finished:
         return []
     ready = pd.concat(finished, ignore_index=True)
@@ -78,11 +77,6 @@ def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
         Finding(task, "the same", 0, "runs are missing") for task in exhibited if task not in done
     ]
     return found
-
-
-def _complete(runs: pd.DataFrame) -> bool:
-    sizes = runs.groupby("method").size().reindex(list(METHODS), fill_value=0)
-    return bool(sizes.min() >= len(REPORTED))
 
 
 def _forgetting() -> list[Finding]:
@@ -258,7 +252,7 @@ EXHIBITS = (
     ),
     Exhibit(
         "Section 3.2",
-        "a shallow model is stable",
+        "does a shallow model fail less?",
         "051_bias_correction",
         "is-it-the-depth-section-32",
         ("shallow", "figure5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -62,6 +63,17 @@ class Finding:
         if self.unit:
             return f"{self.number.percent()} {self.unit}"
         return f"{_plain(value)} ({_plain(low)} to {_plain(high)})"
+
+
+def outcome(findings: Sequence[Finding]) -> str:
+    """Say whether an exhibit agrees, by all of its criteria that can be judged."""
+    verdicts = [finding.holds for finding in findings]
+    held, judged = verdicts.count(True), len(verdicts) - verdicts.count(None)
+    if not judged:
+        return VERDICTS[None] if verdicts else "states nothing to be tested"
+    word = "agrees" if held == judged else "agrees in part" if held else "does not agree"
+    left = f"; {len(verdicts) - judged} {VERDICTS[None]}" if judged < len(verdicts) else ""
+    return f"{word}: {held} of {judged} criteria hold{left}"
 
 
 def _plain(number: float) -> str:

@@ -18,6 +18,7 @@ from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
 from stabkit.stats import Floats
+from stabkit.studies import REPORTED
 from stabkit.tables import SIGNS, describe_groups, learned_nothing, only, require
 
 METHODS = ("Devlin", "Lee", "Ours")
@@ -206,8 +207,14 @@ Check = tuple[str, bool, str]
 Tests = Sequence[tuple[str, VarianceTest]]  # each with its task
 
 
+def complete(runs: pd.DataFrame) -> bool:
+    """Tell whether every method of Table 1 has all its seeds among the runs of a task."""
+    sizes = runs.groupby("method").size().reindex(list(METHODS), fill_value=0)
+    return bool(sizes.min() >= len(REPORTED))
+
+
 def hopeless(runs: pd.DataFrame) -> list[str]:
-    """Say which methods fail with every seed of a task: their spread tells nothing of stability.
+    """Say which methods mostly learn nothing on a task: their spread tells nothing of stability.
 
     ``runs`` are a run table with the column ``method``, or an empty one; a task with one method
     alone is left out.
@@ -217,11 +224,11 @@ def hopeless(runs: pd.DataFrame) -> list[str]:
     require(runs, ("task", "method", *SIGNS))
     several = runs.groupby("task")["method"].transform("nunique") > 1
     return [
-        f"All {len(cell)} runs of {name} on {task} learn nothing. That they spread little says "
-        "nothing of stability, so for this task pass over the criteria of Table 1 that compare "
-        f"spreads with {name}'s, those for the paper and those against it."
+        f"{int(lost.sum())} of {len(lost)} runs of {name} on {task} learn nothing. That such runs "
+        "spread little says nothing of stability, so for this task pass over the criteria of Table "
+        f"1 that compare spreads with {name}'s, those for the paper and those against it."
         for (task, name), cell in runs[several].groupby(["task", "method"], sort=False)
-        if learned_nothing(cell).all()
+        if (lost := learned_nothing(cell)).mean() > 0.5
     ]
 
 
@@ -257,16 +264,17 @@ def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
 
 
 def _levene_checks(task: str, tests: Tests, adjusted: Floats, stds: pd.Series) -> Iterator[Check]:
-    """Levene's test has two sides, so the numbers say which method spreads more."""
+    """Levene's test has two sides; only a difference on the paper's side is one for the paper."""
     for (tested, test), p in zip(tests, adjusted, strict=True):
         if tested != task:
             continue
+        less = bool(stds["Ours"].value < stds[test.group].value)
         numbers = (
             f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
             f"Brown-Forsythe {test.brown_forsythe:.2g}; "
-            f"Ours spreads {'less' if stds['Ours'].value < stds[test.group].value else 'more'}"
+            f"Ours spreads {'less' if less else 'more'}"
         )
-        yield f"Levene tells Ours from {test.group}", bool(p < ALPHA), numbers
+        yield f"Ours spreads less than {test.group} (Levene)", bool(p < ALPHA) and less, numbers
 
 
 def _order_check(rows: pd.DataFrame) -> Check:

@@ -18,7 +18,7 @@ from stabkit.stats import Floats, bootstrap, describe, wilson
 SIGNS = {  # of failure; a run slightly above chance passes the first, the paper's verdict
     "failed": "accuracy at or below the majority class",
     "constant": "one class predicted",
-    "flat_loss": "training loss at the label entropy or above",
+    "flat_loss": "training loss within 5 % of the label entropy, or above",
     "diverged": "loss not finite",
 }
 UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set

@@ -13,7 +13,7 @@ import pytest
 from stabkit import agreement
 from stabkit.agreement import SETTINGS, as_table, settings
 from stabkit.errors import StabkitError
-from stabkit.findings import Finding
+from stabkit.findings import Finding, outcome
 from stabkit.stats import Estimate, wilson
 
 RATES = (1e-4, 2e-4, 3e-4)
@@ -154,9 +154,8 @@ def test_the_correction_helps_wherever_a_run_fails() -> None:
     assert least.number.value == pytest.approx(2 / 25)
     assert "hardware" not in least.reason
     table.loc[table["model"] == "mini-albert", "hardware"] = "Another CPU"
-    assert agreement.figure_5(table)[-1].reason.endswith(
-        "each gap is of one hardware class, though not all of the same"
-    )
+    mixed = agreement.figure_5(table)[-1]
+    assert mixed.holds is None and "the runs are of 2 hardware classes" in mixed.reason
 
 
 def test_the_correction_must_help_at_every_rate() -> None:
@@ -315,3 +314,15 @@ def test_judging_does_not_import_torch() -> None:
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_an_exhibit_agrees_by_all_of_its_criteria_that_can_be_judged() -> None:
+    def found(*verdicts: bool | None) -> str:
+        return outcome([Finding("Fig. 1", "one", 1, "so", holds) for holds in verdicts])
+
+    assert found(True, True) == "agrees: 2 of 2 criteria hold"
+    assert found(True, None) == "agrees: 1 of 1 criteria hold; 1 not judged yet"
+    assert found(True, False) == "agrees in part: 1 of 2 criteria hold"
+    assert found(False) == "does not agree: 0 of 1 criteria hold"
+    assert found(None) == "not judged yet"
+    assert outcome([]) == "states nothing to be tested"

@@ -194,9 +194,11 @@ def test_verdict_agrees_when_the_runs_are_like_the_papers() -> None:
 
 def test_levene_is_told_with_the_side_that_spreads_more() -> None:
     spreads = {"Devlin": 0.002, "Lee": 0.08, "Ours": 0.012}
-    checks = table_1_verdict(table_1(spreads), rng()).checks.set_index("check")["numbers"]
-    assert checks["Levene tells Ours from Devlin"].endswith("; Ours spreads more")
-    assert checks["Levene tells Ours from Lee"].endswith("; Ours spreads less")
+    checks = table_1_verdict(table_1(spreads), rng()).checks.set_index("check")
+    devlin, lee = (checks.loc[f"Ours spreads less than {one} (Levene)"] for one in METHODS[:2])
+    assert devlin["numbers"].endswith("; Ours spreads more") and not devlin["holds"]
+    assert lee["numbers"].endswith("; Ours spreads less") and lee["holds"]
+    assert all(checks["numbers"].str.extract(r"p = ([\d.e-]+)")[0].dropna().astype(float) < 0.05)
 
 
 def test_verdict_disagrees_and_says_where() -> None:
@@ -285,8 +287,13 @@ def test_methods_that_never_learn_are_named_where_others_stand_beside_them() -> 
     cells = [("a", "Lee", True), ("a", "Ours", False), ("b", "Lee", True)]
     rows = [(task, method, lost) for task, method, lost in cells for _ in range(3)]
     runs = pd.DataFrame(rows, columns=["task", "method", "flat_loss"])
-    (told,) = hopeless(runs.assign(failed=False, constant=False, diverged=False))
-    assert told.startswith("All 3 runs of Lee on a learn nothing.") and "Lee's" in told
+    runs = runs.assign(failed=False, constant=False, diverged=False)
+    (told,) = hopeless(runs)
+    assert told.startswith("3 of 3 runs of Lee on a learn nothing.") and "Lee's" in told
+    runs.loc[0, "flat_loss"] = False
+    assert hopeless(runs)[0].startswith("2 of 3 runs of Lee")
+    runs.loc[1, "flat_loss"] = False
+    assert hopeless(runs) == []
     assert hopeless(pd.DataFrame({"task": [], "method": []})) == []
     with pytest.raises(StabkitError, match="no column method"):
         hopeless(runs.drop(columns="method"))
