@@ -22,6 +22,7 @@ from stabkit.errors import StabkitError
 from stabkit.findings import Count, Finding
 from stabkit.paper import ALPHA
 from stabkit.presets import FAMILIES, family
+from stabkit.schedule import short
 from stabkit.stats import bootstrap, wilson
 from stabkit.studies import REPORTED
 from stabkit.tables import SIGNS, finite_scores, learned_nothing, only, require
@@ -86,7 +87,9 @@ def corrected(model: str, runs: pd.DataFrame) -> Finding:
     if reason := _unfinished(runs, ARMS, 6) or _harmless(runs):
         return Finding(*head, len(runs), reason)
     pairs = {rate: _arms(group) for rate, group in runs.groupby("learning_rate")}
-    told = "; ".join(f"{rate:g}: {off} without, {on} with" for rate, (off, on) in pairs.items())
+    told = "; ".join(
+        f"{short(rate)}: {off} without, {on} with" for rate, (off, on) in pairs.items()
+    )
     failing = [(off, on) for off, on in pairs.values() if off.failures + on.failures]
     holds = all(on.share < off.share for off, on in failing)
     return Finding(*head, len(runs), told, holds, rate_difference(*_arms(runs)))

@@ -28,6 +28,7 @@ from stabkit.mlm import layer_swap
 from stabkit.models import build
 from stabkit.presets import is_organism
 from stabkit.records import hardware, provenance
+from stabkit.schedule import short
 from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.store import Store
@@ -128,7 +129,7 @@ def _trajectory(row: dict[str, Any], plane: Plane) -> pd.DataFrame:
 
 def _told(row: dict[str, Any]) -> str:
     verdict = "failed" if row["failed"] else "successful"
-    rate = f"learning rate {row['learning_rate']:g}"
+    rate = f"learning rate {short(row['learning_rate'])}"
     return f"{verdict} run {row['key']} (seed {row['seed']}, {rate})"
 
 

@@ -60,3 +60,9 @@ def _updates(step: ArrayLike) -> NDArray[np.float64]:
     if np.any(number < 1):
         raise ConfigError(f"update number {number.min():g}; expected 1 or more")
     return number
+
+
+def short(rate: float) -> str:
+    """Return a learning rate as the book writes it, to three digits: 3.7e-4, 1.85e-4."""
+    mantissa, _, exponent = f"{rate:.2e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

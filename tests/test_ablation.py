@@ -91,7 +91,7 @@ def test_arms_draw_every_run_and_the_interval_of_every_group() -> None:
         figures.PALETTE["Ours"],
     }
     assert figure.layout.yaxis4.title.text == "mini-roberta<br>dev accuracy (%)"
-    assert figure.layout.xaxis2.ticktext[:2] == ("1.0e-4<br>off", "1.0e-4<br>on")
+    assert figure.layout.xaxis2.ticktext[:2] == ("1e-4<br>off", "1e-4<br>on")
     assert [line.showlegend for line in figure.data if line.name == "majority class"] == [
         True,
         False,
@@ -132,7 +132,7 @@ def test_the_ablation_grid_says_the_numbers_of_each_cell() -> None:
     mean = 100 * table["score_last"][:25].mean()
     assert without.text[0] == f"10 of 25<br>mean {mean:.1f}"
     assert without.customdata[0] == pytest.approx([100 * bound for bound in wilson(10, 25)[1:]])
-    assert (without.x[0], without.y[0], without.zmin, without.zmax) == ("1.0e-4", "3", 0, 100)
+    assert (without.x[0], without.y[0], without.zmin, without.zmax) == ("1e-4", "3", 0, 100)
     assert [note.text for note in figure.layout.annotations] == [
         "without bias correction",
         "with bias correction",

@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 from stabkit.barriers import barrier, between, heights
 from stabkit.figures.planes import lift
 from stabkit.mechanism import EMBEDDINGS, given_back
-from stabkit.schedule import hidden_multiplier, linear_schedule
+from stabkit.schedule import hidden_multiplier, linear_schedule, short
 from stabkit.stats import Floats, sample_std, wilson
 from stabkit.tables import failure_curve
 
@@ -216,10 +216,6 @@ class Cell:
         return [failures, len(scores), *rate, *spread, float(scores.mean())]
 
 
-def short(rate: float) -> str:
-    return f"{rate:.1e}".replace("e-0", "e-")
-
-
 def chosen_cells(page: Page) -> list[Cell]:
     """Return the cell that the controls name and, if there is one, that to compare with."""
     axes = page.data["axes"]
@@ -246,7 +242,7 @@ def test_seeds_compute_what_python_computes(
     for _ in range(presses):
         page.control("sample").click()
     cells = chosen_cells(page)
-    assert [cell.name for cell in cells] == ["Lee at 3.0e-4", "Ours at 3.0e-4"]
+    assert [cell.name for cell in cells] == ["Lee at 3e-4", "Ours at 3e-4"]
     rows, wanted = page.numbers()[1:], []
     for cell in cells:
         everyone, sample = np.arange(len(cell.scores)), cell.drawn(1 + presses, number)
@@ -267,9 +263,32 @@ def test_seeds_compute_what_python_computes(
         ends = np.quantile(values, (0.025, 0.975))
         assert told.startswith(f"{cell.name}: {row[0]} of {number} drawn runs fail")
         assert found(told)[-2:] == near(list(ends))
-    larger, equal = ((one(*repeats)).sum() for one in (np.greater, np.equal))
-    told = found(sentences[-1].replace("3.0e-4", ""))
+    larger, equal, _ = pairs(*repeats)
+    (pair,) = (sentence for sentence in sentences if sentence.startswith("In "))
+    told = found(pair.replace("3e-4", ""))
     assert [told[0], told[-1]] == [larger, equal]
+    numbers = enough(cells, statistic)
+    assert found(sentences[-1])[0] == (25 if numbers is None else numbers)
+    assert ("too few" in sentences[-1]) == (numbers is None)
+
+
+def pairs(one: Floats, two: Floats) -> tuple[int, int, int]:
+    """Count the pairs in which the one is larger, equal, smaller, but for rounding."""
+    level = np.abs(one - two) <= 1e-9
+    larger = int(((one > two) & ~level).sum())
+    return larger, int(level.sum()), len(one) - larger - int(level.sum())
+
+
+def enough(cells: list[Cell], statistic: str) -> int | None:
+    """Return the fewest seeds from which on 950 of 1,000 pairs agree with all runs."""
+    one, two = ((c.failed if statistic == "failed" else c.scores) for c in cells)
+    more = STATISTICS[statistic](one, axis=0) > STATISTICS[statistic](two, axis=0)
+    agreed = {}
+    for number in range(3, 26):
+        larger, _, smaller = pairs(*(cell.repeats(statistic, number) for cell in cells))
+        agreed[number] = (larger if more else smaller) >= 950
+    right = [number for number in agreed if all(agreed[n] for n in range(number, 26))]
+    return min(right, default=None)
 
 
 def test_seeds_without_runs_lead_to_the_nearest_that_has_some(browser: Any, folder: Path) -> None:
@@ -321,7 +340,7 @@ def test_a_cell_of_the_grid_can_be_clicked(browser: Any, folder: Path) -> None:
     )
     assert page.chosen("learning_rate") == made.RATES[1]
     assert page.chosen("bias_correction") is True
-    assert page.said.startswith("At 3.0e-4 with correction")
+    assert page.said.startswith("At 3e-4 with correction")
 
 
 def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path) -> None:

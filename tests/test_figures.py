@@ -120,7 +120,7 @@ def test_failure_curves_show_the_intervals() -> None:
     assert list(line.y) == pytest.approx([40, 40, 40])
     interval = [100 * b for b in wilson(4, 10)[1:]]
     assert line.customdata[0] == pytest.approx([4, 10, 4, *interval])
-    assert named(figure, "chosen: 2.0e-4")[0].x == (2e-4, 2e-4)
+    assert named(figure, "chosen: 2e-4")[0].x == (2e-4, 2e-4)
     with pytest.raises(StabkitError, match="several values of task"):
         figures.failure_curves(pd.concat([pilot(), pilot().assign(task="mini-mrpc")]))
 

@@ -392,7 +392,7 @@ def test_rates_and_correction_are_drawn_as_in_figure_5_methods_as_in_figure_1(ma
     table = made_up(panel)
     assert figure(table) == figures.seed_scores(table, group="cell")
     assert [*table["cell"].unique()] == [
-        f"{method}<br>{rate}" for method in ("Devlin", "Lee") for rate in ("1.0e-3", "2.0e-3")
+        f"{method}<br>{rate}" for method in ("Devlin", "Lee") for rate in ("1e-3", "2e-3")
     ]
 
 

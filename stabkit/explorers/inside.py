@@ -13,8 +13,8 @@ from plotly.colors import sample_colorscale
 from stabkit.errors import StabkitError
 from stabkit.explorers.mechanism import Explorer, Select, Slider, rounded
 from stabkit.figures.dynamics import DEPTH
-from stabkit.figures.scores import short
 from stabkit.figures.style import caption
+from stabkit.schedule import short
 from stabkit.tables import layer_norms, layer_weights, only, require
 
 POINTS = 150  # kept of a run's steps, each with the norms of every weight in every layer

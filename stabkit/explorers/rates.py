@@ -8,9 +8,9 @@ import pandas as pd
 
 from stabkit.config import RunConfig
 from stabkit.explorers.mechanism import Checkbox, Explorer, Select
-from stabkit.figures.scores import short
 from stabkit.figures.style import caption, translucent
 from stabkit.presets import FAMILIES
+from stabkit.schedule import short
 from stabkit.tables import failure_curve, finite_scores, only, require
 
 EPOCHS = (3, 10, 20)

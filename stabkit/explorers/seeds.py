@@ -10,8 +10,9 @@ import pandas as pd
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.explorers.mechanism import Button, Checkbox, Control, Explorer, Select, Slider
-from stabkit.figures.scores import METRICS, short, verdicts
+from stabkit.figures.scores import METRICS, verdicts
 from stabkit.figures.style import PALETTE, caption
+from stabkit.schedule import short
 from stabkit.selection import PLAIN
 from stabkit.studies import REPORTED
 from stabkit.tables import finite_scores, require
@@ -45,8 +46,9 @@ def seeds(
     """Let readers choose a cell and a number of seeds, and draw so many of its runs again.
 
     ``table`` is a run table with the column ``method``. A cell's runs differ by seed only; pilot
-    seeds count where there are no others. It opens where about half of the runs fail, among
-    the cells with the values of ``start`` (by AXES), and beside it shows the recipe ``compare``.
+    seeds count where there are no others. It opens where about half of the runs fail, reported
+    seeds first, among the cells with the values of ``start`` (by AXES), and beside it shows the
+    recipe ``compare``.
     Raises StabkitError when no cell has three runs.
     """
     runs = _comparable(table)
@@ -54,12 +56,15 @@ def seeds(
     axes = [name for name in AXES if len({cell[name] for cell in cells}) > 1]
     wanted = start or {}
     fitting = [cell for cell in cells if all(cell[name] == value for name, value in wanted.items())]
-    half = min(fitting or cells, key=lambda cell: abs(cell["failures"] / len(cell["runs"]) - 0.5))
+    half = min(
+        fitting or cells,
+        key=lambda cell: (cell["pilot"], abs(cell["failures"] / len(cell["runs"]) - 0.5)),
+    )
     return Explorer(
         kind="seeds",
         data={"cells": cells, "axes": axes},
         start={name: half[name] for name in axes}
-        | {"compare": compare, "statistic": "std", "number": 5, "sample": 1},
+        | {"compare": compare, "statistic": "failed", "number": 5, "sample": 1},
         controls=[*(_control(name, cells) for name in axes), *_questions(cells)],
         panels=(380, 380),
         caption=caption(runs, finding, scale, cell=list(AXES)),
@@ -105,6 +110,7 @@ def _cell(at: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
         "metric": METRICS.get(metric, metric),
         "majority": 100 * float(runs["majority_score"].iloc[0]),
         "failures": int(runs["failed"].sum()),
+        "pilot": not runs["seed"].isin(REPORTED).any(),
         "runs": [[int(s), 100 * float(score), bool(f), words] for s, score, f, words in told],
     }
 

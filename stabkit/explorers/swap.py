@@ -12,7 +12,7 @@ from stabkit.mechanism import EMBEDDINGS, FORGETFUL, given_back
 from stabkit.stats import Estimate
 from stabkit.tables import only, require
 
-TINTS = {"pre-trained": OTHERS[5], "fine-tuned": OTHERS[3]}
+TINTS = {"pre-trained": OTHERS[1], "fine-tuned": OTHERS[0]}
 ALT = (
     "Left, perplexity against the number of top layers given back, a line per run, failed ones "
     "dotted, with a mark at the chosen number; right, which layers are pre-trained then and which "

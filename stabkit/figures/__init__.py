@@ -13,6 +13,7 @@ from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
 from stabkit.figures.scores import failure_curves, seed_scores, summary_table
 from stabkit.figures.style import PALETTE, Exhibit, caption, html, show
 from stabkit.figures.values import values
+from stabkit.schedule import short
 
 __all__ = [
     "PALETTE",
@@ -31,6 +32,7 @@ __all__ = [
     "layer_swap",
     "score_against_loss",
     "seed_scores",
+    "short",
     "show",
     "small_data",
     "summary_table",

@@ -15,13 +15,12 @@ from stabkit.figures.scores import (
     ARMS,
     METRICS,
     box_and_points,
-    short,
     symbol_key,
     what,
 )
 from stabkit.figures.style import OTHERS, PALETTE, colour, reference, translucent
 from stabkit.figures.values import about
-from stabkit.schedule import hidden_multiplier, linear_schedule
+from stabkit.schedule import hidden_multiplier, linear_schedule, short
 from stabkit.stats import wilson
 from stabkit.tables import SIGNS, failure_curve, finite_scores, learned_nothing, only, require
 
@@ -64,7 +63,7 @@ def effective_rates(
     figure = go.Figure()
     rates = {f"without, β2 = {b:g}": scheduled * hidden_multiplier(t, beta1, b) for b in beta2s}
     rates = {"with bias correction": scheduled, **rates}
-    tints = [PALETTE["Ours"], PALETTE["Devlin"], *OTHERS[2:]]
+    tints = [PALETTE["Ours"], PALETTE["Devlin"], *OTHERS]
     for (name, rate), tint, dash in zip(rates.items(), tints, LINES, strict=False):
         line = {"color": tint, "dash": dash}
         figure.add_scatter(x=t, y=rate, name=name, line=line, hovertemplate="step %{x}: %{y:.2f}")

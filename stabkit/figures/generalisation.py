@@ -141,7 +141,7 @@ def _curve(runs: pd.DataFrame, rng: np.random.Generator) -> list[go.Scatter]:
     draws = rng.integers(len(x), size=(CURVES, len(x)))
     drawn = [_spline(centres, bins[rows], y[rows]) for rows in draws]
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
-    losses, tint = np.exp(centres), OTHERS[3]
+    losses, tint = np.exp(centres), OTHERS[0]
     band = go.Scatter(
         x=np.concatenate([losses, losses[::-1]]),
         y=np.concatenate([low, high[::-1]]),

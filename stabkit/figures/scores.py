@@ -10,9 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from stabkit.figures.style import PALETTE, colour, reference, translucent
+from stabkit.figures.style import PALETTE, colour, head, reference, translucent
 from stabkit.figures.values import about
 from stabkit.paper import reported
+from stabkit.schedule import short
 from stabkit.stats import Floats
 from stabkit.tables import SIGNS, describe_groups, failure_curve, finite_scores, only, require
 
@@ -53,14 +54,15 @@ def seed_scores(
         metric = runs["metric"].iloc[0]
         figure.update_yaxes(title_text=f"{task}<br>{METRICS.get(metric, metric)}", row=row, col=1)
     figure.add_traces(symbol_key())
-    figure.update_xaxes(tickvals=list(range(len(groups))), ticktext=groups, showgrid=False)
+    ticks = [name.replace(", ", ",<br>") for name in groups]
+    figure.update_xaxes(tickvals=list(range(len(groups))), ticktext=ticks, showgrid=False)
     return figure.update_layout(template="stabkit", height=110 + 290 * len(tasks))
 
 
 def _in_order(values: pd.Series) -> list[str]:
-    """Unique names, the paper's methods first and in its order."""
-    found = list(values.astype(str).unique())
-    return [n for n in PALETTE if n in found] + [n for n in found if n not in PALETTE]
+    """Unique names, the paper's methods ("Devlin", "Devlin, half the rate") first, in its order."""
+    places = {name: place for place, name in enumerate(PALETTE)}
+    return sorted(values.astype(str).unique(), key=lambda name: places.get(head(name), len(places)))
 
 
 def box_and_points(
@@ -156,11 +158,6 @@ def failure_curves(table: pd.DataFrame, chosen: float | None = None) -> go.Figur
     )
     figure.update_yaxes(title_text="runs that learn nothing (%)", range=[-3, 103])
     return figure.update_layout(template="stabkit", height=400)
-
-
-def short(rate: float) -> str:
-    """Return a learning rate as an axis shows it: 3.7e-4."""
-    return f"{rate:.1e}".replace("e-0", "e-")
 
 
 def _band(arm: pd.DataFrame, name: str, tint: str) -> go.Scatter:

@@ -19,8 +19,9 @@ from stabkit.errors import StabkitError
 from stabkit.figures.values import values
 from stabkit.tables import require
 
-# Okabe and Ito's colours, told apart in every common form of colour blindness; a thing keeps its
-# colour throughout the book. Failed runs differ in symbol or dash too, never in colour alone.
+# Okabe and Ito's colours (but for the red of failed runs and the grey), told apart in every common
+# form of colour blindness; a thing keeps its colour throughout the book, and what has none of its
+# own takes those of no method first. Failed runs differ in symbol or dash too, not in colour alone.
 PALETTE = {
     "Devlin": "#D55E00",
     "Lee": "#E69F00",
@@ -29,7 +30,7 @@ PALETTE = {
     "successful": "#009E73",
     "baseline": "#999999",
 }
-OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+OTHERS = ("#CC79A7", "#56B4E9", "#E69F00", "#0072B2", "#D55E00", "#009E73")
 
 # A grey with the same contrast (4.2) to the book's light and dark pages, for hosts whose style
 # sheet we do not write; in the book the text takes the page's own colour (STYLE).
@@ -72,7 +73,12 @@ pio.templates["stabkit"] = go.layout.Template(
 
 def colour(name: str, position: int = 0) -> str:
     """Return the fixed colour of ``name``, or the ``position``-th of the others."""
-    return PALETTE.get(name, OTHERS[position % len(OTHERS)])
+    return PALETTE.get(head(name), OTHERS[position % len(OTHERS)])
+
+
+def head(name: str) -> str:
+    """Return what a name has before its comma: the method, of "Devlin, half the rate"."""
+    return name.partition(",")[0]
 
 
 def translucent(hexadecimal: str, opacity: float = 0.18) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 from stabkit import train
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
-from stabkit.figures.scores import short
 from stabkit.models import locate
 from stabkit.presets import preset
 from stabkit.results import by_key
+from stabkit.schedule import short
 from stabkit.selection import without_seeds
 from stabkit.studies import METHODS
 from stabkit.tasks import PUBLISHED

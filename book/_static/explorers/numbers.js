@@ -65,7 +65,7 @@ function wilson(count, total) {
 
 // Words. What is not finite comes as null.
 
-const short = (rate) => rate.toExponential(1);
+const short = (rate) => rate.toExponential(2).replace(/\.?0+e/, "e");
 const digits = (value, number = 1) => (value === null ? "none" : value.toFixed(number));
 
 /** Three significant digits; an exponent from a million on. */

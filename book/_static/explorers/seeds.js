@@ -6,6 +6,9 @@ const { DRAWS, REPEATS, SAMPLES, bootstrap, between, digits, draw, generator, me
 
 const thousand = DRAWS.toLocaleString("en");
 
+const FEWEST = 3, MOST = 25; // seeds, as the slider has them
+const EQUAL = 1e-9; // rounding apart
+
 const STATISTICS = {
   std: { of: (runs) => std(runs.map(([, score]) => score)), name: "std", unit: "points" },
   failed: { of: (runs) => 100 * mean(runs.map(([, , failed]) => +failed)), name: "share that fails", unit: "%" },
@@ -30,13 +33,26 @@ function numbers(head, runs) {
   ];
 }
 
+/** A statistic of 1,000 draws of so many runs: what STATISTICS has of draw(), at less cost. */
+function repeated(runs, statistic, number, place) {
+  const values = Float64Array.from(runs, ([, score, failed]) => (statistic === "failed" ? 100 * failed : score));
+  const random = generator(REPEATS + place), size = values.length, centre = mean(values);
+  return Float64Array.from({ length: DRAWS }, () => {
+    let sum = 0, squares = 0;
+    for (let i = 0; i < number; i++) {
+      const deviation = values[Math.floor(random() * size)] - centre;
+      sum += deviation;
+      squares += deviation * deviation;
+    }
+    if (statistic !== "std") return centre + sum / number;
+    return Math.sqrt(Math.max(0, squares - (sum * sum) / number) / (number - 1));
+  });
+}
+
 function group(data, cell, choice, place) {
-  const tint = data.palette[cell.recipe] ?? data.others[3];
+  const tint = data.palette[cell.recipe] ?? data.others[0];
   const { of } = STATISTICS[choice.statistic];
-  const repeat = (number) => {
-    const random = generator(REPEATS + place);
-    return Array.from({ length: DRAWS }, () => of(draw(random, number, cell.runs)));
-  };
+  const repeat = (number) => repeated(cell.runs, choice.statistic, number, place);
   return {
     cell, tint, faint: data.faint[cell.recipe] ?? "rgba(204, 121, 167, 0.18)",
     name: `${cell.name} at ${short(cell.learning_rate)}`,
@@ -145,13 +161,62 @@ function spread(data, groups, choice) {
   };
 }
 
-/** How often a draw from the one has more of something than a draw from the other. */
+/** How often a draw from the one has more of something than a draw from the other, and as much. */
+function pairs(one, two) {
+  let above = 0, level = 0;
+  one.forEach((value, i) => {
+    if (value - two[i] > EQUAL) above++;
+    else if (value - two[i] >= -EQUAL) level++;
+  });
+  return { above, level, below: one.length - above - level };
+}
+
 function apart([one, two], name, number) {
-  const differences = one.repeats.map((value, i) => value - two.repeats[i]);
-  const above = differences.filter((difference) => difference > 0).length;
-  const level = differences.filter((difference) => difference === 0).length;
+  const { above, level } = pairs(one.repeats, two.repeats);
   return `In ${above} of ${thousand} pairs of draws of ${number} runs the ${name} is larger for ${one.name} than ` +
     `for ${two.name}, in ${level} it is equal.`;
+}
+
+const answers = new Map();
+
+/** The fewest seeds from which on 95 of 100 pairs of draws agree on which side has more; else null. */
+function enough([one, two], statistic) {
+  const key = JSON.stringify([one.name, two.name, one.cell.task, one.cell.model, one.cell.epochs, statistic]);
+  if (!answers.has(key)) {
+    const more = one.of(one.cell.runs) > two.of(two.cell.runs);
+    let number = MOST + 1;
+    for (; number > FEWEST; number--) {
+      const [a, b] = [one, two].map(({ cell }, place) => repeated(cell.runs, statistic, number - 1, place));
+      const { above, below } = pairs(a, b);
+      if ((more ? above : below) < 0.95 * DRAWS) break;
+    }
+    answers.set(key, number > MOST ? null : number);
+  }
+  return answers.get(key);
+}
+
+function answer(groups, statistic, name) {
+  const [one, two] = groups.map(({ of, cell }) => of(cell.runs));
+  if (Math.abs(one - two) <= EQUAL) return `The ${name} is the same for both.`;
+  const number = enough(groups, statistic);
+  return number === null
+    ? `${MOST} seeds of each are too few to tell for which of the two the ${name} is larger, in 95 of 100 pairs of draws.`
+    : `From ${number} seeds of each on, 95 of 100 pairs of draws tell rightly for which of the two the ${name} is larger.`;
+}
+
+/** What a reader must know of these groups before their numbers. */
+function cautions(groups, choice) {
+  const told = [], [one, two] = groups;
+  for (const { name, cell } of groups) {
+    const lost = failures(cell.runs), size = cell.runs.length;
+    if (cell.pilot) told.push(`The runs of ${name} are of the pilot's seeds.`);
+    if (choice.number > size) told.push(`So many runs are drawn from ${size} of ${name}, some more than once.`);
+    if (choice.statistic === "std" && 2 * lost > size) {
+      told.push(`Of ${name} ${lost} of ${size} runs fail: that such runs spread little is no stability.`);
+    }
+  }
+  if (two && one.cell.learning_rate !== two.cell.learning_rate) told.push("The two differ in their learning rate, too.");
+  return told;
 }
 
 function seeds(data, choice) {
@@ -164,7 +229,8 @@ function seeds(data, choice) {
   const said = groups.map((one) =>
     `${one.name}: ${failures(one.drawn)} of ${choice.number} drawn runs fail; ${name} ${digits(one.of(one.drawn))} ${unit}, ` +
     `of all ${one.cell.runs.length} runs ${digits(one.of(one.cell.runs))}; 95 of 100 draws give ${between(middle(one.repeats))}.`);
-  if (other !== cell) said.push(apart(groups, name, choice.number));
+  said.push(...cautions(groups, choice));
+  if (other !== cell) said.push(apart(groups, name, choice.number), answer(groups, choice.statistic, name));
   else if (choice.compare && choice.compare !== cell.recipe) said.push(`There are no runs of ${choice.compare} on this task.`);
   return {
     figures: [strips(data, groups, choice), spread(data, groups, choice)], said,
