@@ -12,8 +12,14 @@ import jupytext
 import yaml
 from plotly.offline import get_plotlyjs
 
+from stabkit.pages import to_notebooks
+
 BOOK = Path(__file__).parent
 TERM = re.compile(r"\{term\}`([^`<]+?)(?: <[^`>]+>)?`")  # a link to the glossary, in the book only
+DOWNLOAD = re.compile(r"\{download\}`([^`<]+) <([^`>]+)>`")
+DIRECTIVE = re.compile(r"^```\{([\w-]+)\}[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DEFINED = re.compile(r"^(\S.*)\n: +", re.MULTILINE)  # a list of definitions
+ENTRY = re.compile(r"^(\S.*)\n  ", re.MULTILINE)  # of the glossary
 CONFIG = BOOK.parent / "_config.yml"
 FIRST_CELL = """\
 ```{{code-cell}} ipython3
@@ -67,14 +73,30 @@ def with_first_cell(text: str) -> str:
 
 
 def twin(page: Path) -> str:
-    """Return the .ipynb text of a page: no outputs, cells named by their place, terms as words."""
+    """Return the .ipynb text of a page: no outputs, cells named by their place, plain Markdown."""
     notebook = jupytext.read(page)
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"{page.stem}-{place}"
         if cell.cell_type == "markdown":
-            cell.source = TERM.sub(r"\1", cell.source)
+            cell.source = plain(cell.source)
     text: str = jupytext.writes(notebook, fmt="ipynb")
     return text.rstrip("\n") + "\n"
+
+
+def plain(source: str) -> str:
+    """Return a page's text without what the book alone understands."""
+    source = DIRECTIVE.sub(_without_directive, source)
+    source = DOWNLOAD.sub(r"[\1](\2)", TERM.sub(r"\1", source))
+    return to_notebooks(DEFINED.sub(r"**\1**: ", source))
+
+
+def _without_directive(found: re.Match[str]) -> str:
+    kind, body = found[1], found[2].rstrip("\n")
+    if kind == "glossary":
+        return re.sub(r"^  ", "", ENTRY.sub(r"**\1**: ", body), flags=re.MULTILINE)
+    if kind in ("note", "warning"):
+        return f"> **{kind.capitalize()}.** " + body.replace("\n", "\n> ")
+    return ""  # a file that a download beside it leads to, or a table of the build
 
 
 def _write(path: Path, text: str) -> None:

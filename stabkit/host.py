@@ -105,7 +105,7 @@ def install(checkout: Path) -> None:
         kept.write_text(f"torch=={torch}\n" if torch else "", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet"]
         command += ["--disable-pip-version-check", "--constraint", str(kept)]
-        command += ["--editable", str(checkout)]
+        command += ["--editable", f"{checkout}[widgets]"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StabkitError(

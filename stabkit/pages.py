@@ -7,6 +7,7 @@ published runs needs no torch.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from importlib import import_module
@@ -24,6 +25,8 @@ from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.studies import study
+
+PAGE = re.compile(r"\]\(([\w-]+)(?:\.md)?(?:#[\w-]*)?\)")  # in a link; a notebook knows no anchors
 
 
 def published() -> Store:
@@ -163,8 +166,14 @@ def _sheet(body: str, caption: str, kind: str = "stabkit-sheet") -> Any:
 
 
 def markdown(text: str) -> Any:
-    """Return ``text`` as a notebook shows it."""
-    return _ipython().Markdown(text)
+    """Return ``text`` as a notebook shows it; outside the book its links lead to notebooks."""
+    linked = text if os.environ.get("STABKIT_BOOK") else to_notebooks(text)
+    return _ipython().Markdown(linked)
+
+
+def to_notebooks(text: str) -> str:
+    """Let links to the book's pages, which name a page with or without .md, lead to notebooks."""
+    return PAGE.sub(r"](\1.ipynb)", text)
 
 
 def lists(found: Mapping[str, Iterable[str]], caption: str) -> Any:

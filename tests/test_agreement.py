@@ -149,7 +149,7 @@ def test_the_correction_helps_wherever_a_run_fails() -> None:
     ]
     assert all(found.holds for found in models)
     assert models[0].number.value == pytest.approx(18 / 25)
-    assert models[0].reason.startswith("0.0001: 20 of 25 without, 2 of 25 with; 0.0002")
+    assert models[0].reason.startswith("1e-4: 20 of 25 without, 2 of 25 with; 2e-4")
     assert least.holds
     assert least.number.value == pytest.approx(2 / 25)
     assert "hardware" not in least.reason

@@ -69,6 +69,26 @@ def test_links_to_the_glossary_are_plain_words_in_the_twin(tmp_path: Path) -> No
     assert cell["source"] == ["A seed, a failed run; it fails, `{term}`."]
 
 
+def test_what_the_book_alone_understands_is_plain_markdown_in_the_twin() -> None:
+    plain = prepare().plain
+    assert plain("```{note}\nOne\ntwo.\n```") == "> **Note.** One\n> two."
+    assert plain("```{glossary}\nseed\n  A number\n  or so.\n```") == "**seed**: A number\nor so."
+    assert plain("term\n: what it is") == "**term**: what it is"
+    assert plain("{download}`Take it <_static/a.sh>`") == "[Take it](_static/a.sh)"
+    assert plain("[a](index.md#x), [b](verdicts), [c](https://d.org/e)") == (
+        "[a](index.ipynb), [b](verdicts.ipynb), [c](https://d.org/e)"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_of_a_twin_lead_to_notebooks_and_files_that_are_there(page: Path) -> None:
+    cells = json.loads(page.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert not re.search(r"^```\{|\{\w+\}`", text.replace("`{term}`", ""), re.MULTILINE)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert ":" in link or link[0] == "#" or (page.parent / link).is_file(), link
+
+
 def test_preparing_twice_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -239,6 +240,9 @@ def test_exhibit_in_the_book_and_elsewhere(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("STABKIT_BOOK")
     exhibit._ipython_display_()
     assert [type(item).__name__ for item in shown] == ["HTML", "Figure", "HTML"]
+    below = str(vars(shown[2])["data"])
+    offered = base64.b64decode(below.split("base64,")[1].split('"')[0]).decode()
+    assert offered == exhibit.data().to_csv(index=False) and "<p>caption " in below
     with pytest.raises(StabkitError, match="text alternative"):
         figures.show(exhibit.figure, "caption", " ")
 

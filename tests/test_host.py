@@ -103,7 +103,7 @@ def test_colab_gets_a_clone_of_the_repository_and_keeps_its_torch(bare: Bare) ->
     clone = bare.work / "stabkit-book"
     assert (clone / "from").read_text() == "https://github.com/stabkit/stabkit\n"
     arguments, constraints = bare.pip()
-    assert arguments[-2:] == ["--editable", str(clone)]
+    assert arguments[-2:] == ["--editable", f"{clone}[widgets]"]
     assert constraints == "torch==2.9.0+cu126\n"
     assert "this host's torch 2.9.0+cu126" in done.stdout
     assert "Some GPU: mini by default, paper" in done.stdout
@@ -126,7 +126,7 @@ def test_a_hub_uses_the_clone_it_has_and_keeps_runs_at_home(bare: Bare) -> None:
     bare.work.mkdir()
     done = bare.run(first_cell(), JUPYTERHUB_USER="ann")
     assert done.returncode == 0, done.stderr
-    assert bare.pip()[0][-1] == str(clone)
+    assert bare.pip()[0][-1] == f"{clone}[widgets]"
     assert (bare.folder / "stabkit-runs").is_dir()
     assert f"Your runs are kept in {bare.folder / 'stabkit-runs'}.\n" in done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Sequence
@@ -141,7 +142,7 @@ class Exhibit:
 
     While the book is built (environment variable STABKIT_BOOK) it becomes HTML that draws with
     the one plotly.js of the book, so that pages work offline; elsewhere plotly's own renderer for
-    JupyterLab, Colab and others is used, and the caption follows.
+    JupyterLab, Colab and others is used; caption, data and text alternative follow.
     """
 
     figure: go.Figure
@@ -166,7 +167,16 @@ class Exhibit:
             notebook.display(notebook.HTML(self.html()))
         else:
             notebook.display(self.figure)
-            notebook.display(notebook.HTML(f"<p>{escape(self.caption)}</p>"))
+            notebook.display(notebook.HTML(self._below()))
+
+    def _below(self) -> str:
+        """Return what stands under the figure in a notebook: caption, data, text alternative."""
+        data = base64.b64encode(self.data().to_csv(index=False).encode()).decode()
+        return (
+            f"<p>{escape(self.caption)} "
+            f'<a download="figure.csv" href="data:text/csv;base64,{data}">Data as csv</a></p>'
+            f"<details><summary>In words</summary>{escape(self.alt)}</details>"
+        )
 
 
 def show(figure: go.Figure, caption: str, alt: str) -> Exhibit:
