@@ -82,7 +82,10 @@ function start(root) {
   form.addEventListener("change", (event) => event.target.type !== "range" && turn(event));
   form.addEventListener("click", (event) => event.target.type === "button" && turn(event));
   form.addEventListener("submit", (event) => event.preventDefault());
-  csv.addEventListener("click", () => stabkit.save(view.rows, `${root.dataset.kind}.csv`));
+  csv.addEventListener("click", () => {
+    const alike = [...document.querySelectorAll(`.stabkit-explorer[data-kind="${root.dataset.kind}"]`)];
+    stabkit.save(view.rows, `${root.dataset.kind}-${alike.indexOf(root) + 1}.csv`);
+  });
   if (click) panels.forEach((panel) => panel.on("plotly_click", ({ points: [point] }) => {
     const found = click(data, point);
     if (found) choose({ ...choice, ...found });
