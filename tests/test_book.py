@@ -209,10 +209,12 @@ def waited(browser: Any, until: Callable[[Any], Any]) -> None:
 
 
 DRAWN = """
+const marks = [".scatterlayer .trace path", ".boxlayer .trace path", ".barlayer .trace path",
+    ".heatmaplayer image", ".contourlayer path", "canvas"].join();
 const figures = [...document.querySelectorAll(".stabkit-exhibit > div, .stabkit-panel")];
 return document.readyState === "complete"
     && document.getAnimations().every(animation => animation.playState !== "running")
-    && figures.every(figure => figure.querySelectorAll("svg.main-svg").length > 0);
+    && figures.every(figure => figure.querySelector("svg.main-svg") && figure.querySelector(marks));
 """
 
 
