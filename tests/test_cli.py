@@ -294,7 +294,7 @@ def test_an_analysis_is_made_once(stabkit: Command, monkeypatch: pytest.MonkeyPa
     assert "no configuration has 3 failed and 3 successful runs" in said.err
     first = stabkit("analyse", "surface", *which)
     assert (first.status, first.out) == (0, "kept in runs\n"), first.err
-    assert "(seed 1, learning rate 0.001)" in first.err
+    assert "(seed 1, learning rate 1e-3)" in first.err
     monkeypatch.setattr(analyses, "trained_model", never)
     again = stabkit("analyse", "surface", *which)
     assert (again.status, again.err) == (0, first.err.replace("\n", ": is there\n"))

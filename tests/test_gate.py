@@ -82,8 +82,8 @@ def checks(table: pd.DataFrame) -> list[bool]:
 def test_the_gate_tells_how_many_runs_it_leaves_out() -> None:
     table = runs(failed=[True, True] + [False] * 6)
     short, long = gate.training(table, gate.baselines("mini-rte", 100))["numbers"]
-    assert "of 2 runs" in short and short.endswith("; 2 more with a sign of failure")
-    assert "of 4 runs" in long and "failure" not in long
+    assert "n = 2" in short and short.endswith("; 2 more with a sign of failure")
+    assert "n = 4" in long and "failure" not in long
 
 
 def test_training_is_judged_by_distance_and_by_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def test_a_folder_above_that_may_not_be_looked_into_has_no_results(
 def test_a_store_that_may_not_be_looked_into_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("stat", "glob"):
-        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
     for look in (storage.exists, storage.files):
         with pytest.raises(StoreError, match=f"cannot read {tmp_path}: Permission denied"):
             look(tmp_path)

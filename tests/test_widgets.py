@@ -21,6 +21,7 @@ from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import preset
 from stabkit.store import Store
 from stabkit.studies import LOOKS
+from stabkit.tables import SIGNS
 from stabkit.train import pin
 from stabkit.widgets import plan as plans
 from stabkit.widgets import views
@@ -221,9 +222,10 @@ def test_a_run_s_mark_says_what_became_of_it(make: Any) -> None:
     table = pd.DataFrame([{"key": r.config.key, **r.summary} for r in results])
     shown = views.progress(plan, table, {}, {})
     marks = re.findall('<i class="([a-z]+)" role="img" aria-label="seed ([0-9]+): ([^"]+)"', shown)
+    flat = SIGNS["flat_loss"]
     assert marks == [
-        ("failed", "0", "failed; training loss at the label entropy or above, 62.5"),
-        ("nothing", "1", "not failed; training loss at the label entropy or above, 62.5"),
+        ("failed", "0", f"failed; {flat}, 62.5"),
+        ("nothing", "1", f"not failed; {flat}, 62.5"),
         ("successful", "0", "not failed, 62.5"),
         ("waiting", "1", "not done yet"),
     ]
