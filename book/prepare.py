@@ -96,7 +96,9 @@ def _without_directive(found: re.Match[str]) -> str:
         return re.sub(r"^  ", "", ENTRY.sub(r"**\1**: ", body), flags=re.MULTILINE)
     if kind in ("note", "warning"):
         return f"> **{kind.capitalize()}.** " + body.replace("\n", "\n> ")
-    return ""  # a file that a download beside it leads to, or a table of the build
+    if kind in ("literalinclude", "nb-exec-table"):  # beside a download; a table of the build
+        return ""
+    raise ValueError(f"no plain Markdown for a page's {{{kind}}}; say here what stands for it")
 
 
 def _write(path: Path, text: str) -> None:

@@ -168,8 +168,10 @@ def open_store(store: str, results: Path | None) -> Store:
     """Return one's own runs in front of the published ones, if there are any yet."""
     from stabkit.store import Store
 
-    found = results or results_folder()
-    if results is not None and not os.path.exists(results):
-        print(f"nothing is published in {results} yet", file=sys.stderr)
-    there = has_runs(found) or (results is not None and os.path.exists(results))
-    return Store(store, base=found if there else None)
+    if results is None:
+        found = results_folder()
+        return Store(store, base=found if has_runs(found) else None)
+    if os.path.exists(results):
+        return Store(store, base=results)
+    print(f"nothing is published in {results} yet", file=sys.stderr)
+    return Store(store)

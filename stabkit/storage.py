@@ -204,8 +204,9 @@ def remove_stale(folder: Place) -> None:
         return
     with suppress(OSError):  # what is left is in nobody's way
         for path in folder.rglob(".*.tmp"):
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink()
+            with suppress(FileNotFoundError):  # its writer was quicker
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
 
 
 @contextmanager

@@ -83,14 +83,13 @@ def sweep(
     """Do the runs of ``configs`` that ``store`` lacks; return the table of all, in their order.
 
     One process is this one. More than one are spawned, with one thread each, the GPUs shared out
-    among them, and ``run`` (default:
-    ``stabkit.train.run``) must be importable. A ``launcher`` takes their place, such as
-    ``stabkit.cluster.RayCluster``. A run that raises or loses its process does not stop the
-    others; a SweepError names all such runs at the end. A store that cannot be written stops the
-    sweep with a StoreError, and so does one in which the launcher's runs do not show; one that does
-    not answer is tried again for some minutes first.
-    However a sweep ends, finished runs are kept and the same call goes on from there; sweeps that
-    share a store share the work.
+    among them, and ``run`` (default: ``stabkit.train.run``) must be importable. A ``launcher``
+    takes their place, such as ``stabkit.cluster.RayCluster``. A run that raises or loses its
+    process does not stop the others; a SweepError names all such runs at the end. A store that
+    cannot be written stops the sweep with a StoreError, and so does one in which the launcher's
+    runs do not show; one that does not answer is tried again for some minutes first. However a
+    sweep ends, finished runs are kept and the same call goes on from there; sweeps that share a
+    store share the work.
 
     With ``seeds_at_once`` above 1, whoever does runs does up to so many at once that differ in
     their seeds only, by ``run_seeds`` (default: ``stabkit.train.run_seeds``), as far as models can

@@ -181,7 +181,8 @@ const answers = new Map();
 
 /** The fewest seeds from which on 95 of 100 pairs of draws agree on which side has more; else null. */
 function enough([one, two], statistic) {
-  const key = JSON.stringify([one.name, two.name, one.cell.task, one.cell.model, one.cell.epochs, statistic]);
+  const what = ({ cell: { runs, ...rest } }) => rest;
+  const key = JSON.stringify([what(one), what(two), statistic]);
   if (!answers.has(key)) {
     const more = one.of(one.cell.runs) > two.of(two.cell.runs);
     let number = MOST + 1;
