@@ -31,13 +31,13 @@ def write(path: Place, table: pa.Table) -> None:
     # What is measured at every step never repeats, but its bytes are alike, place by place.
     stepwise = "step" in table.column_names
     floats = {field.name for field in table.schema if pa.types.is_floating(field.type)}
-    measured = sorted(floats) if stepwise else []
+    measured = dict.fromkeys(floats, "BYTE_STREAM_SPLIT") | {"step": "DELTA_BINARY_PACKED"}
     pq.write_table(
         table.combine_chunks().replace_schema_metadata({"stabkit": str(SCHEMA)}),
         buffer,
         compression="zstd",
-        use_byte_stream_split=measured,
-        use_dictionary=sorted({*table.column_names} - floats) if stepwise else True,
+        column_encoding=measured if stepwise else None,
+        use_dictionary=sorted({*table.column_names}.difference(measured)) if stepwise else True,
         row_group_size=ROWS_PER_GROUP,
         write_statistics=["key"],
         write_page_checksum=True,

@@ -116,8 +116,8 @@ def publish(
 
     What is published already stays. Runs of no study, such as those of stabkit run, and analyses of
     them are left out.
-    Gradients are kept step by step for the runs that the book shows, for the others at some 40
-    steps and by layer.
+    Runs that the book shows step by step are kept whole; of the others gradients are kept at some
+    40 steps and by layer, and three digits of these norms and of the loss at every step.
     """
     from stabkit import storage
     from stabkit.selection import exhibited, studied

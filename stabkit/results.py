@@ -24,6 +24,7 @@ _TYPES = {  # of the configuration's columns; a Literal is text
     for field in dataclasses.fields(RunConfig)
 }
 NO_RUNS = pa.schema([*_TYPES.items(), ("key", pa.string())]).empty_table()
+BITS = 11  # of a rounded number: it is off by at most 2^-11, or 0.05 %
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def thin(gradients: pa.Table, points: int = 40) -> pa.Table:
     """Return a gradient history at about ``points`` log-spaced steps, one column per layer.
 
     A layer's norm is that of all its matrices together; what stands outside of the layers keeps
-    its own column. First and last step are among those kept.
+    its own column. First and last step are among those kept. Norms are rounded (``rounded``).
     """
     at = gradients["step"].to_numpy()
     if len(at) == 0:
@@ -141,7 +142,21 @@ def thin(gradients: pa.Table, points: int = 40) -> pa.Table:
         layer = LAYER.search(name)
         whole = name[: layer.start(2) - 1] if layer and layer[2] else name
         parts.setdefault(whole, []).append(rows[name])
-    return pa.table({name: _together(columns) for name, columns in parts.items()})
+    return rounded(pa.table({name: _together(columns) for name, columns in parts.items()}))
+
+
+def rounded(history: pa.Table) -> pa.Table:
+    """Return a history with all floats but the dev scores to BITS bits, in less than half the room.
+
+    Scores stay as they are, for runs are judged by them.
+    """
+    for i, field in enumerate(history.schema):
+        if pa.types.is_floating(field.type) and field.name != "dev_score":
+            mantissa, exponent = np.frexp(history[i].to_numpy())
+            short = np.ldexp(np.round(np.ldexp(mantissa, BITS)), exponent - BITS)
+            missing = history[i].is_null().to_numpy()
+            history = history.set_column(i, field.name, pa.array(short, field.type, mask=missing))
+    return history
 
 
 def _together(norms: list[pa.ChunkedArray]) -> Any:

@@ -119,14 +119,17 @@ class Store:
         return frame.reset_index(drop=True)
 
     def history(self, key: str) -> pd.DataFrame:
-        """Return the run's history, one row per step. Raises StoreError if it is not there."""
+        """Return the run's history, one row per step. Raises StoreError if it is not there.
+
+        After a thinning compaction its losses have three digits, its scores all of theirs.
+        """
         return results.frame(self._steps("histories", key))
 
     def gradients(self, key: str) -> pd.DataFrame:
         """Return the run's gradient norms: ``step`` and one float32 column per weight matrix.
 
-        After a thinning compaction only log-spaced steps and one column per layer are left. Raises
-        StoreError if absent.
+        After a thinning compaction only log-spaced steps and one column per layer are left, to
+        three digits. Raises StoreError if absent.
         """
         return results.frame(self._steps("gradients", key))
 
@@ -141,9 +144,9 @@ class Store:
         Here: loose files go once the gathered ones are in place; runs that finish meanwhile stay
         loose. In ``target``: a copy of all that this store sees, its base included, or of the runs
         named in ``only``.
-        ``gradients`` names the runs whose gradient history is kept whole (default: all); the
-        others keep about 40 log-spaced steps and a norm per layer. Raises StoreError rather than
-        lose a run.
+        ``gradients`` names the runs whose histories are kept whole (default: all); the others
+        keep their gradients at about 40 log-spaced steps and by layer, and three digits of these
+        norms and of their losses. Raises StoreError rather than lose a run.
         """
         home = Store(self.path if target is None else target).path
         with self._hold(home / "compact.lock", wait=True):
@@ -157,7 +160,7 @@ class Store:
                 self._refuse_loss(Store(home), keys)
             thinned = set() if gradients is None else set(keys).difference(gradients)
             parquet.write(home / "gradients.parquet", self._gather("gradients", keys, thinned))
-            parquet.write(home / "histories.parquet", self._gather("histories", keys))
+            parquet.write(home / "histories.parquet", self._gather("histories", keys, thinned))
             parquet.write(home / "runs.parquet", runs)
             if target is None:
                 self._remove([key for run in loose for key in run["key"].to_pylist()])
@@ -243,9 +246,11 @@ class Store:
         raise StoreError(f"{self.path} has no run {key!r}; run it first")
 
     def _gather(self, kind: str, keys: list[str], thinned: Collection[str] = ()) -> pa.Table:
+        shorten = results.thin if kind == "gradients" else results.rounded
+
         def part(key: str) -> pa.Table:
             steps = self._steps(kind, key)
-            steps = results.thin(steps) if key in thinned else steps
+            steps = shorten(steps) if key in thinned else steps
             return steps.add_column(0, "key", pa.array([key] * steps.num_rows, pa.string()))
 
         return results.concat([results.NO_RUNS.select(["key"]), *map(part, keys)])

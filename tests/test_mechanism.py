@@ -142,7 +142,7 @@ def test_gradients_are_compared_in_orders_of_magnitude() -> None:
     table, histories = kinds()
     ratio, end = mechanism.gradients(table, histories)
     assert ratio.holds and end.holds
-    assert ratio.number == pytest.approx((3, 3, 3), abs=1e-6)  # 0.01 against 10
+    assert ratio.number == pytest.approx((3, 3, 3), abs=3e-4)  # 0.01 against 10
     assert ratio.exhibit == "Fig. 4, mini-bert"
     assert end.number.low < end.number.value < end.number.high
     reverse = table.assign(kind=table["kind"].map({"failed": "successful", "successful": "failed"}))
