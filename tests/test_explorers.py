@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import drawing
@@ -13,18 +14,21 @@ import inside as inside_runs
 import numpy as np
 import pandas as pd
 import pytest
+import yaml  # type: ignore[import-untyped]
 from fakes import DIGESTS, judged
 
 from stabkit import explorers, report, results
 from stabkit.barriers import barrier, between, heights
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
+from stabkit.explorers import mechanism
 from stabkit.mechanism import given_back
 from stabkit.presets import preset
 from stabkit.stats import bootstrap, sample_std
 from stabkit.studies import PILOT, REPORTED, grid
 from stabkit.tables import failure_curve
 
+ROOT = Path(__file__).parents[1]
 RATES = (1e-4, 3e-4)
 STEPS = 312
 MADE = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01"}
@@ -316,8 +320,8 @@ def test_surface_offers_only_what_there_is() -> None:
         surface(one.assign(loss=np.nan))
 
 
-def test_outside_of_the_book_an_explorer_is_told_in_words(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_outside_of_the_book_an_explorer_is_a_page_in_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown: list[Any] = []
     monkeypatch.setattr("IPython.display.display", shown.append)
@@ -326,9 +330,24 @@ def test_outside_of_the_book_an_explorer_is_told_in_words(
     explorer._ipython_display_()
     monkeypatch.setenv("STABKIT_BOOK", "1")
     explorer._ipython_display_()
-    told, drawn = (html.data for html in shown)
-    assert "built book" in told and "<script" not in told
+    framed, drawn = (html.data for html in shown)
+    (inside,) = re.findall(r'<iframe title="[^"]+" style="[^"]+" srcdoc="([^"]*)">', framed)
+    assert unescape(inside) == explorer.document()
+    assert explorer.html() in explorer.document()
     assert drawn == explorer.html()
+
+
+def test_the_book_and_a_notebook_read_the_same_scripts_in_the_same_order() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
+    names = [name for name, _ in config["html_js_files"]]
+    assert names[0] == "plotly.min.js"
+    assert [name for name in names if name in mechanism.SCRIPTS] == [*mechanism.SCRIPTS]
+    assert {path.name for path in mechanism.PAGE.iterdir()} == {
+        *mechanism.SCRIPTS,
+        "frame.js",
+        "explorers.css",
+    }
+    assert mechanism.PAGE.relative_to(ROOT).as_posix() in config["html_static_path"]
 
 
 def test_the_reference_draws_evenly_and_its_interval_is_the_bootstrap_s() -> None:

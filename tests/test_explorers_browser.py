@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -16,8 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_explorers as made
-import yaml  # type: ignore[import-untyped]
-from plotly.offline import get_plotlyjs
 
 from stabkit.barriers import barrier, between, heights
 from stabkit.figures.planes import lift
@@ -26,12 +23,6 @@ from stabkit.schedule import hidden_multiplier, linear_schedule, short
 from stabkit.stats import Floats, sample_std, wilson
 from stabkit.tables import failure_curve
 
-ROOT = Path(__file__).parents[1]
-STATIC, CONFIG = ROOT / "book" / "_static", ROOT / "_config.yml"
-SCRIPTS = "html_js_files"  # of the book
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
-<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="custom.css">
-{}<body style="margin: 16px">{}</body></html>"""
 WIDTHS = (1280, 390)
 STATISTICS = {
     "std": sample_std,
@@ -43,16 +34,10 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a page for each explorer, all that they need and nothing else."""
+    """A folder with a page for each explorer and nothing else."""
     folder = tmp_path_factory.mktemp("pages")
-    listed = [name for name, _ in yaml.safe_load(CONFIG.read_text())["sphinx"]["config"][SCRIPTS]]
-    (folder / "explorers").mkdir()
-    for name in {"custom.css", *listed} - {"plotly.min.js"}:
-        shutil.copy(STATIC / name, folder / name)
-    scripts = "".join(f'<script defer src="{name}"></script>' for name in listed)
-    (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     for name, make in made.ALL.items():
-        (folder / f"{name}.html").write_text(PAGE.format(scripts, make().html()), encoding="utf-8")
+        (folder / f"{name}.html").write_text(make().document(), encoding="utf-8")
     return folder
 
 

@@ -19,8 +19,8 @@ import test_planes
 from plotly.offline import get_plotlyjs
 
 from stabkit import figures, pages
+from stabkit.explorers import mechanism
 
-STATIC = Path(__file__).parents[1] / "book" / "_static"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
 <script defer src="plotly.min.js"></script><script defer src="data.js"></script>
 <body>{}</body></html>"""
@@ -108,7 +108,7 @@ def test_an_exhibit_writes_its_data(tmp_path: Path) -> None:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of the book with all figures and two tables."""
     folder = tmp_path_factory.mktemp("page")
-    shutil.copy(STATIC / "data.js", folder)
+    shutil.copy(mechanism.PAGE / "data.js", folder)
     (folder / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
     shown = [figures.html(draw(), "caption", "alt") for draw in DRAWN.values()]
     shown += [pages.sheet(TABLE).data, pages.sheet(TABLE.set_index("task"), "b", index=True).data]

@@ -1,4 +1,7 @@
-"""The panel in a real JupyterLab: a browser trains two seeds, sees them drawn, stops a sweep."""
+"""A notebook in a real JupyterLab, and in Notebook 7.
+
+Its panel trains two seeds, draws them and stops a sweep; its explorer answers to its controls.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,19 +24,28 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 420  # seconds for each thing that is waited for: imports alone may take a minute
 NEWS = "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-CELL = """
+PANEL = """
 from stabkit import widgets
 
 widgets.study_panel(store="mine", learning_rates=[2e-4], seeds=2, max_steps=2, train_size=32)
 """
+EXPLORER = """
+import test_explorers
+
+test_explorers.rates(test_explorers.pilot())
+"""
+APPS = {"jupyterlab": ("LabApp", "doc/tree"), "notebook": ("JupyterNotebookApp", "notebooks")}
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @contextmanager
-def jupyterlab(folder: Path, cell: str) -> Iterator[str]:
-    """Serve a notebook of one cell from ``folder``; the address to open it at."""
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=KERNEL)
+def served(app: str, folder: Path, cells: Sequence[str]) -> Iterator[str]:
+    """Serve a notebook of some cells from ``folder``; the address to open it at."""
+    name, place = APPS[app]
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=KERNEL
+    )
     nbformat.write(book, folder / "panel.ipynb")
     (folder / NEWS).parent.mkdir(parents=True)
     (folder / NEWS).write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
@@ -48,15 +61,14 @@ def jupyterlab(folder: Path, cell: str) -> Iterator[str]:
         "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
         "IdentityProvider.token": token,
-        "LabApp.extension_manager": "readonly",
-        "LabApp.news_url": None,
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "LabApp.expose_app_in_browser": True,
+        f"{name}.extension_manager": "readonly",
+        f"{name}.news_url": None,
+        f"{name}.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
-    command = [sys.executable, "-m", "jupyterlab"]
+    command = [sys.executable, "-m", app]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            command + [f"--{name}={value}" for name, value in options.items()],
+            command + [f"--{option}={value}" for option, value in options.items()],
             cwd=folder,
             env=environment(folder),
             stdout=log,
@@ -64,7 +76,7 @@ def jupyterlab(folder: Path, cell: str) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        yield f"http://127.0.0.1:{port}/doc/tree/panel.ipynb?token={token}"
+        yield f"http://127.0.0.1:{port}/{place}/panel.ipynb?token={token}"
     finally:
         server.terminate()  # it shuts its kernels down, and these end their workers
         try:
@@ -88,19 +100,26 @@ def environment(folder: Path) -> dict[str, str]:
     }
     kept = {name: value for name, value in os.environ.items() if name != "STABKIT_BOOK"}
     places = {name: str(folder / place) for name, place in homes.items()}
-    return {**kept, **places, "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
+    return {
+        **kept,
+        **places,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
 
 
-@pytest.fixture(scope="module")
-def page(local_browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The browser with the panel before it, its cell just run."""
-    with jupyterlab(tmp_path_factory.mktemp("lab"), CELL) as address:
+@pytest.fixture(scope="module", params=APPS)
+def page(
+    local_browser: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Any]:
+    """The browser with the notebook before it, its cells just run."""
+    with served(request.param, tmp_path_factory.mktemp("lab"), (PANEL, EXPLORER)) as address:
         show(local_browser, address)
         yield local_browser
 
 
 def show(browser: Any, address: str) -> None:
-    """Open a notebook and run its cell."""
+    """Open a notebook and run its cells."""
     from selenium.common.exceptions import WebDriverException
 
     def answers(browser: Any) -> bool:
@@ -111,17 +130,23 @@ def show(browser: Any, address: str) -> None:
         return True
 
     wait(browser, answers)
-    wait(browser, lambda b: b.execute_script(READY))
-    browser.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    wait(browser, lambda b: b.find_elements("css selector", f"{INDICATOR}[data-status=idle]"))
+    wait(browser, run_all)
     wait(browser, lambda b: b.find_elements("css selector", ".stabkit-study button"))
 
 
-READY = """
-const notebook = window.jupyterapp?.shell.currentWidget;
-const kernel = notebook?.sessionContext?.session?.kernel;
-return kernel?.connectionStatus === "connected" && kernel.status === "idle"
-    && notebook.content.widgets.length > 0;
-"""
+INDICATOR = ".jp-Notebook-ExecutionIndicator"
+MENU = "//div[contains(@class, 'lm-Menu') and text()='{}']"
+
+
+def run_all(browser: Any) -> bool:
+    """Ask for all cells to be run; whether they are, for what comes too early is passed over."""
+    for item in ("Run", "Run All Cells"):
+        wait(browser, lambda b, item=item: b.find_elements("xpath", MENU.format(item)))
+        browser.find_element("xpath", MENU.format(item)).click()
+    time.sleep(1)
+    prompts = browser.find_elements("css selector", ".jp-InputPrompt")
+    return all(prompt.text != "[ ]:" for prompt in prompts)
 
 
 def wait(browser: Any, until: Callable[[Any], Any]) -> None:
@@ -168,7 +193,7 @@ def test_two_seeds_are_trained_and_drawn(page: Any) -> None:
     enter(page, "Learning rates", "abc")
     wait(page, lambda b: says(b, "'abc' is no learning rate"))
     enter(page, "Learning rates", "1e-4")
-    page.find_element("css selector", ".stabkit-study select").send_keys("on")
+    page.find_element("xpath", "//option[text()='on']").click()  # typed keys are shortcuts to some
     wait(page, lambda b: says(b, "1 setting x 2 seeds = 2 runs"))
     assert number(page, "[role=img].waiting") == 2
     press(page, "Measure")
@@ -191,3 +216,20 @@ def test_stop_stops_and_keeps_what_is_finished(page: Any) -> None:
     enter(page, "Steps", "2")
     wait(page, lambda b: says(b, "Stored already\n2 of 2"))
     wait(page, lambda b: number(b, ".scatterlayer .points path.point") >= 2)
+
+
+def test_an_explorer_answers_in_its_frame(page: Any) -> None:
+    wait(page, lambda b: b.find_elements("css selector", "iframe[srcdoc]"))
+    frame = page.find_element("css selector", "iframe[srcdoc]")
+    page.switch_to.frame(frame)
+    try:
+        wait(page, lambda b: b.find_elements("css selector", ".heatmaplayer image"))
+        before = page.find_element("class name", "stabkit-said").text
+        box = page.find_element("css selector", "[name=bias_correction]")
+        page.execute_script("arguments[0].click()", box)
+        after = page.find_element("class name", "stabkit-said").text
+        tall = page.execute_script("return document.body.scrollHeight")
+    finally:
+        page.switch_to.default_content()
+    assert before != after
+    assert frame.size["height"] == tall > 300

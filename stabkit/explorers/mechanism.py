@@ -1,7 +1,8 @@
 """What all explorers share: labelled native controls, the runs as JSON, one element for a page.
 
-Tables in, HTML out. The scripts of ``book/_static/explorers`` draw an explorer with the page's
-plotly.js whenever a control moves; they work from a file's address.
+Tables in, HTML out. The scripts in the folder ``page`` draw an explorer with plotly.js whenever a
+control moves; they work from a file's address. The book's pages share one copy of them; in a
+notebook an explorer brings its own, in a frame.
 """
 
 from __future__ import annotations
@@ -13,14 +14,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.io as pio
 from numpy.typing import ArrayLike
+from plotly.offline import get_plotlyjs
 
 from stabkit.figures.scores import GOLDEN
-from stabkit.figures.style import CONFIG, CSV_BUTTON, OTHERS, PALETTE, translucent
+from stabkit.figures.style import CONFIG, CSV_BUTTON, GRID, OTHERS, PALETTE, TEXT, translucent
+
+PAGE = Path(__file__).parent / "page"
+NAMES = ("data", "numbers", "seeds", "rates", "inside", "swap", "surface", "page")
+SCRIPTS = tuple(f"{name}.js" for name in NAMES)  # in this order, after plotly.js
+
+DOCUMENT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{alt}</title>
+<meta name="viewport" content="width=device-width"><style>
+:root {{
+  --pst-color-text-base: currentColor; --pst-color-text-muted: {text};
+  --pst-color-border: {grid}; --pst-color-surface: transparent;
+}}
+body {{ margin: 0; display: flow-root; font: 16px/1.5 system-ui, sans-serif; }}
+option {{ background: Canvas; color: CanvasText; }}
+{style}</style><body>{figure}{scripts}</body></html>
+"""
 
 
 @dataclass(frozen=True)
@@ -140,6 +158,18 @@ class Explorer:
             f'<script type="application/json">{island}</script></figure>'
         )
 
+    def document(self) -> str:
+        """Return a page of its own (5 MB), which needs neither a network nor the book."""
+        own = [(PAGE / name).read_text(encoding="utf-8") for name in ("frame.js", *SCRIPTS)]
+        return DOCUMENT.format(
+            alt=escape(self.alt),
+            text=TEXT,
+            grid=GRID,
+            style=(PAGE / "explorers.css").read_text(encoding="utf-8"),
+            figure=self.html(),
+            scripts="".join(f"<script>{text}</script>" for text in (get_plotlyjs(), *own)),
+        )
+
     def _island(self) -> dict[str, Any]:
         """Everything that the script needs, the book's look included."""
         selects = (control for control in self.controls if isinstance(control, Select))
@@ -160,5 +190,7 @@ class Explorer:
         if os.environ.get("STABKIT_BOOK"):
             notebook.display(notebook.HTML(self.html()))
         else:
-            told = f"{self.alt} It stands in the built book, where it needs no kernel."
-            notebook.display(notebook.HTML(f"<p>{escape(told)}</p>"))
+            inside = f'srcdoc="{escape(self.document())}"'
+            style = "width: 100%; height: 40rem; border: 0"  # until the page inside has its own
+            frame = f'<iframe title="{escape(self.alt)}" style="{style}" {inside}></iframe>'
+            notebook.display(notebook.HTML(f"<div>{frame}</div>"))

@@ -1,7 +1,7 @@
 """What a figure shows, as a table: one row per point, as the book's "Data as csv" gives it.
 
-``book/_static/data.js`` makes the same columns in a page. A trace says in its ``meta``, made by
-``about``, what it is one of and how its columns are called.
+``stabkit/explorers/page/data.js`` makes the same columns in a page. A trace says in its ``meta``,
+made by ``about``, what it is one of and how its columns are called.
 """
 
 from __future__ import annotations

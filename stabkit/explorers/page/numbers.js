@@ -1,5 +1,5 @@
 /* What explorers count, write and settle; each script of this folder adds one to stabkit.explorers.
-   Plain scripts, read in the order of _config.yml: pages work from file://. */
+   Plain scripts, read in the order of mechanism.py: pages work from file://. */
 "use strict";
 
 Object.assign(stabkit, (() => { // beside what data.js has
