@@ -68,10 +68,10 @@ def figure_3(table: pd.DataFrame) -> Finding:
     counts = [_count(named[named["setting"] == name]) for name in SETTINGS]
     full, few, as_long = rates = [wilson(*count) for count in counts]
     told = "; ".join(f"{name}: {count}" for name, count in zip(SETTINGS, counts, strict=True))
-    if max(rate.low for rate in rates) <= min(rate.high for rate in rates):
-        told += "; all three intervals overlap, so chance may have decided"
+    alike = max(rate.low for rate in rates) <= min(rate.high for rate in rates)
+    told += "; all three intervals overlap" if alike else ""
     holds = full.low <= as_long.value <= full.high and as_long.value < few.value
-    return Finding(*head, counts[2].runs, told, holds, as_long, "%")
+    return Finding(*head, counts[2].runs, told, holds, as_long, "%", doubtful=alike)
 
 
 def figure_5(table: pd.DataFrame) -> list[Finding]:

@@ -20,7 +20,7 @@ class Finding:
 
     ``number`` is a share or a difference of shares, shown in % or points, or has no unit; ``runs``
     is how many it comes from. ``line`` is the number at which the verdict turns, where one number
-    alone decides.
+    alone decides; where several do, ``doubtful`` tells that their intervals overlap.
     """
 
     exhibit: str
@@ -31,6 +31,7 @@ class Finding:
     number: Estimate = UNKNOWN
     unit: Literal["%", "points", ""] = "points"
     line: float | None = None
+    doubtful: bool = False
 
     @property
     def verdict(self) -> str:
@@ -41,8 +42,10 @@ class Finding:
     def certain(self) -> bool | None:
         """Does the interval leave out the number at which the verdict turns?
 
-        None where several numbers decide or the one that does has no interval.
+        None where several numbers decide, apart from one another, or that which does has none.
         """
+        if self.doubtful:
+            return False
         _, low, high = self.number
         if self.line is None or self.holds is None or np.isnan(low) or np.isnan(high):
             return None

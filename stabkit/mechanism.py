@@ -78,15 +78,16 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
         reason = f"{failed.sum()} failed and {(~failed).sum()} successful runs"
         return Finding(*more, len(nll), reason), Finding(*gone, len(nll), reason)
     ratio = _times(nll, failed, 0)
-    told = f"{_perplexity(nll.loc[failed, 0])} in failed runs, {_perplexity(nll.loc[~failed, 0])}"
-    told += f" in successful ones, {_perplexity(nll[depth])} with all layers given back"
+    told = f"geometric mean of perplexity {_perplexity(nll.loc[failed, 0])} in failed runs, "
+    told += f"{_perplexity(nll.loc[~failed, 0])} in successful ones, "
+    told += f"{_perplexity(nll[depth])} with all layers given back"
     first = Finding(*more, len(nll), told, bool(ratio.value > 1), ratio, "", line=1)
     share = _gone(nll[failed], top)
     if share is None:
         return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
     told = (
-        f"perplexity of failed runs: {', '.join(steps)}; counted in perplexity itself, at least "
+        f"failed runs' mean perplexity: {', '.join(steps)}; counted in perplexity itself, at least "
         f"{100 * _excess_gone(np.exp(nll[failed]), top).min():.0f} % of a run's excess is gone"
     )
     most = bool(share.value > HALF)
@@ -134,7 +135,8 @@ def _excess_gone(values: pd.DataFrame, k: int) -> pd.Series:
 
 
 def _perplexity(nll: pd.Series) -> str:
-    return f"{np.exp(nll.mean()):.3g}"
+    value = np.exp(nll.mean())  # a geometric mean: one run may reach a million
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def flat_loss(table: pd.DataFrame, rng: np.random.Generator) -> Finding:

@@ -19,7 +19,7 @@ from stabkit.errors import StabkitError
 from stabkit.findings import Finding
 from stabkit.stats import Floats
 from stabkit.studies import REPORTED
-from stabkit.tables import SIGNS, describe_groups, learned_nothing, only, require
+from stabkit.tables import describe_groups, only, require
 
 METHODS = ("Devlin", "Lee", "Ours")
 ALPHA = 0.05
@@ -214,22 +214,26 @@ def complete(runs: pd.DataFrame) -> bool:
 
 
 def hopeless(runs: pd.DataFrame) -> list[str]:
-    """Say which methods mostly learn nothing on a task: their spread tells nothing of stability.
+    """Say which methods mostly fail on a task: their spread tells nothing of stability.
 
     ``runs`` are a run table with the column ``method``, or an empty one; a task with one method
-    alone is left out.
+    alone is left out. One sentence for all of them, or none.
     """
     if runs.empty:
         return []
-    require(runs, ("task", "method", *SIGNS))
+    require(runs, ("task", "method", "failed"))
     several = runs.groupby("task")["method"].transform("nunique") > 1
-    return [
-        f"{int(lost.sum())} of {len(lost)} runs of {name} on {task} learn nothing. That such runs "
-        "spread little says nothing of stability, so for this task pass over the criteria of Table "
-        f"1 that compare spreads with {name}'s, those for the paper and those against it."
-        for (task, name), cell in runs[several].groupby(["task", "method"], sort=False)
-        if (lost := learned_nothing(cell)).mean() > 0.5
+    cells = [
+        f"{name} on {task} ({int(failed.sum())} of {len(failed)})"
+        for (task, name), failed in runs[several].groupby(["task", "method"], sort=False)["failed"]
+        if failed.mean() > 0.5
     ]
+    told = (
+        "Most runs of some cells end at or below the majority class: "
+        f"{', '.join(cells)}. Such runs cannot spread, which is no stability: pass over the "
+        "criteria of Table 1 that compare spreads with theirs, for the paper and against it."
+    )
+    return [told] if cells else []
 
 
 def _checks(described: pd.DataFrame, tasks: Iterable[str], tests: Tests) -> pd.DataFrame:

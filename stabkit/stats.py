@@ -169,8 +169,10 @@ def point_stability(
 
 def _mean_variance(weights: Floats, columns: Floats) -> Floats:
     """Mean over columns of the variance over runs (divided by n), for each row of weights."""
-    centred = columns - columns.mean(axis=0)
-    return np.asarray((weights @ centred**2 - (weights @ centred) ** 2).mean(axis=1))
+    centred = columns - columns[0]  # which is exactly 0 where all runs are alike
+    found = (weights @ centred**2 - (weights @ centred) ** 2).mean(axis=1)
+    # Rounding can leave less than nothing of a difference of squares.
+    return np.asarray(np.maximum(found, 0))
 
 
 def group_of(values: ArrayLike) -> Floats:

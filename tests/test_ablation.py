@@ -243,6 +243,14 @@ def test_seeds_that_err_at_random_points_are_stable_in_the_mean_only() -> None:
     assert found.per_point == pytest.approx(found.of_mean)
 
 
+def test_point_stability_of_equal_runs_is_exactly_nothing() -> None:
+    alike = np.tile(np.random.default_rng(0).random(500) < 0.685, (25, 1))
+    assert point_stability(alike, rng()) == ((0, 0, 0), (0, 0, 0))
+    nearly = alike.copy()
+    nearly[0, 0] = not nearly[0, 0]
+    assert min(bound for found in point_stability(nearly, rng()) for bound in found) >= 0
+
+
 def test_point_stability_needs_runs_by_points() -> None:
     assert np.isnan(point_stability([[True, False]], rng()).per_point).all()
     for wrong in ([True, False], [[0.5, 1.0]], np.empty((3, 0))):

@@ -128,7 +128,9 @@ def test_small_data(failures: tuple[int, int, int], holds: bool) -> None:
     assert found.number == wilson(failures[2], 25)
     assert (found.exhibit, found.runs, found.unit) == ("Fig. 3, mini-rte", 25, "%")
     assert f"as many steps: {failures[2]} of 25" in found.reason
-    assert ("all three intervals overlap" in found.reason) is (len(set(failures)) == 1)
+    alike = len(set(failures)) == 1
+    assert ("all three intervals overlap" in found.reason) is alike
+    assert found.told.endswith(", perhaps by chance") is alike
 
 
 def test_small_data_is_not_judged_before_all_runs_are_there() -> None:

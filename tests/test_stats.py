@@ -283,16 +283,17 @@ def test_training_fit_stands_beside_the_dev_score_with_intervals() -> None:
     assert misfits(table).tolist() == [True, True] + [False] * 6
 
 
-def test_methods_that_never_learn_are_named_where_others_stand_beside_them() -> None:
+def test_methods_that_mostly_fail_are_named_where_others_stand_beside_them() -> None:
     cells = [("a", "Lee", True), ("a", "Ours", False), ("b", "Lee", True)]
     rows = [(task, method, lost) for task, method, lost in cells for _ in range(3)]
-    runs = pd.DataFrame(rows, columns=["task", "method", "flat_loss"])
-    runs = runs.assign(failed=False, constant=False, diverged=False)
+    runs = pd.DataFrame(rows, columns=["task", "method", "failed"])
     (told,) = hopeless(runs)
-    assert told.startswith("3 of 3 runs of Lee on a learn nothing.") and "Lee's" in told
-    runs.loc[0, "flat_loss"] = False
-    assert hopeless(runs)[0].startswith("2 of 3 runs of Lee")
-    runs.loc[1, "flat_loss"] = False
+    assert "majority class: Lee on a (3 of 3). Such runs" in told
+    runs.loc[0, "failed"] = False
+    assert "Lee on a (2 of 3)." in hopeless(runs)[0]
+    more = pd.concat([runs, runs.assign(task="c")])
+    assert "Lee on a (2 of 3), Lee on c (5 of 6)." in hopeless(more)[0]
+    runs.loc[1, "failed"] = False
     assert hopeless(runs) == []
     assert hopeless(pd.DataFrame({"task": [], "method": []})) == []
     with pytest.raises(StabkitError, match="no column method"):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,9 @@ MENU = "//div[contains(@class, 'lm-Menu') and text()='{}']"
 
 def run_all(browser: Any) -> bool:
     """Ask for all cells to be run; whether they are, for what comes too early is passed over."""
+    if dialogs := browser.find_elements("css selector", ".jp-Dialog .jp-mod-accept"):
+        dialogs[0].click()  # such as which kernel, where the page was quicker than the server
+        return False
     for item in ("Run", "Run All Cells"):
         wait(browser, lambda b, item=item: b.find_elements("xpath", MENU.format(item)))
         browser.find_element("xpath", MENU.format(item)).click()
@@ -150,12 +154,14 @@ def run_all(browser: Any) -> bool:
 
 
 def wait(browser: Any, until: Callable[[Any], Any]) -> None:
-    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.common.exceptions import (
+        ElementClickInterceptedException,
+        StaleElementReferenceException,
+    )
     from selenium.webdriver.support.wait import WebDriverWait
 
-    WebDriverWait(
-        browser, PATIENCE, 0.5, ignored_exceptions=(StaleElementReferenceException,)
-    ).until(until)
+    passing = (StaleElementReferenceException, ElementClickInterceptedException)
+    WebDriverWait(browser, PATIENCE, 0.5, ignored_exceptions=passing).until(until)
 
 
 def button(browser: Any, name: str) -> Any:
@@ -203,6 +209,9 @@ def test_two_seeds_are_trained_and_drawn(page: Any) -> None:
     wait(page, lambda b: number(b, ".scatterlayer .points path.point") >= 2)
     assert number(page, "[role=img]:is(.successful, .nothing, .failed)") == 2
     assert says(page, "Stored already\n2 of 2") and says(page, "n = 2 runs")
+    link = page.find_element("css selector", ".stabkit-study a[download$=csv]")
+    rows = b64decode(link.get_attribute("href").partition("base64,")[2]).decode().splitlines()
+    assert len(rows) >= 3 and "verdict" in rows[0]  # a head, two runs
 
 
 def test_stop_stops_and_keeps_what_is_finished(page: Any) -> None:

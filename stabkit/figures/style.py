@@ -171,12 +171,16 @@ class Exhibit:
 
     def _below(self) -> str:
         """Return what stands under the figure in a notebook: caption, data, text alternative."""
-        data = base64.b64encode(self.data().to_csv(index=False).encode()).decode()
         return (
-            f"<p>{escape(self.caption)} "
-            f'<a download="figure.csv" href="data:text/csv;base64,{data}">Data as csv</a></p>'
+            f"<p>{escape(self.caption)} {csv_link(self.figure)}</p>"
             f"<details><summary>In words</summary>{escape(self.alt)}</details>"
         )
+
+
+def csv_link(figure: go.Figure) -> str:
+    """Return a link that saves the points that a figure shows, where our scripts are not."""
+    data = base64.b64encode(values(figure).to_csv(index=False).encode()).decode()
+    return f'<a download="figure.csv" href="data:text/csv;base64,{data}">Data as csv</a>'
 
 
 def show(figure: go.Figure, caption: str, alt: str) -> Exhibit:

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from stabkit import figures
 from stabkit.errors import StabkitError
-from stabkit.figures.style import CONFIG
+from stabkit.figures.style import CONFIG, csv_link
 
 ALT = "The dev score of every stored run of the chosen settings; failed runs are crosses."
 
@@ -81,7 +81,8 @@ class Stage(ipywidgets.VBox):  # type: ignore[misc]
         if not self._library.outputs:
             self._library.outputs = (_html(self._empty_figure()),)
         self._script.outputs = (_html(self._drawing(spec, self.drawn.layout.height)),)
-        self._below.value = f'<p class="stabkit-hint">{escape(text)}</p>{summary(table)}'
+        told = f'<p class="stabkit-hint">{escape(text)} {csv_link(self.drawn)}</p>'
+        self._below.value = told + summary(table)
 
     def _clear(self) -> None:
         self._library.outputs = self._script.outputs = ()

@@ -28,20 +28,24 @@ CORRECTIONS: dict[str, tuple[bool | None, ...]] = {
     "off": (False,),
     "on": (True,),
 }
+MOST = {"seeds": 1000, "epochs": 1000, "steps": 10_000_000, "runs at a time": 256}
 FURTHER = ("dev_file", "text_columns", "label_column")  # what the data depend on
 
 
 def numbers(text: str, what: str) -> tuple[float, ...]:
-    """Read numbers above 0 with commas between. Raises ConfigError that names the first other."""
+    """Read numbers from above 0 to below 1 with commas between.
+
+    Raises ConfigError that names the first other, such as the 1 of 1,5e-4.
+    """
     found = []
     for word in filter(None, map(str.strip, text.split(","))):
         try:
             value = float(word)
         except ValueError:
             value = math.nan
-        if not 0 < value < math.inf:
+        if not 0 < value < 1:
             raise ConfigError(
-                f"{word!r} is no {what}; expected numbers above 0, such as 1e-4, 2e-4"
+                f"{word!r} is no {what}; expected numbers between 0 and 1, such as 1e-4, 2e-4"
             )
         found.append(value)
     if not found:
@@ -57,10 +61,12 @@ def named(text: str) -> str:
 
 
 def count(text: str, what: str) -> int:
-    """Read a whole number above 0. Raises ConfigError for anything else."""
-    word = text.strip()
-    if not (word.isascii() and word.isdecimal() and 0 < int(word) < 10**9):
-        raise ConfigError(f"{word!r} is no number of {what}; expected a whole number above 0")
+    """Read a whole number from 1 to MOST[what]. Raises ConfigError for anything else."""
+    word, most = text.strip(), MOST[what]
+    if not (word.isascii() and word.isdecimal() and len(word) < 10 and 0 < int(word) <= most):
+        raise ConfigError(
+            f"{word!r} is no number of {what}; expected a whole number from 1 to {most:,}"
+        )
     return int(word)
 
 
