@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -194,9 +192,3 @@ def test_the_figures_are_of_the_house() -> None:
 
 
 LINE = pd.DataFrame({"a": [0.0, 0.5, 1.0], "loss": [0.7, 0.9, 0.1]})
-
-
-def test_drawing_does_not_import_torch() -> None:
-    code = "import sys, stabkit.figures.planes; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == "False"

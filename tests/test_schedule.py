@@ -1,15 +1,10 @@
 """Schedule and bias correction against transformers and against closed-form numbers."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-import stabkit
 from stabkit.errors import ConfigError
 from stabkit.schedule import correction_factor, hidden_multiplier, linear_schedule
 
@@ -75,9 +70,3 @@ def test_correction_factor_is_the_inverse():
 def test_bad_arguments_are_refused(call):
     with pytest.raises(ConfigError, match="expected"):
         call()
-
-
-def test_schedule_does_not_import_torch():
-    code = "import sys, stabkit.schedule; sys.exit('torch' in sys.modules)"
-    root = Path(stabkit.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
