@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -254,3 +255,44 @@ def test_reading_results_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+# How dichromats see linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+SEEN = {
+    "all": np.eye(3).tolist(),
+    "no red": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no green": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "no blue": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+XYZ = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]  # of sRGB
+WHITE = [0.9505, 1.0, 1.089]
+
+
+def cielab(colour: str, seen: list[list[float]]) -> np.ndarray:
+    """Return where ``#RRGGBB`` lies in CIELAB for an eye, in which 2.3 is just noticeable."""
+    shares = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    ratios = np.array(XYZ) @ np.clip(np.array(seen) @ linear, 0, 1) / WHITE
+    cone = np.where(ratios > (6 / 29) ** 3, np.cbrt(ratios), ratios * 841 / 108 + 4 / 29)
+    return np.array(
+        [116 * cone[1] - 16, 500 * (cone[0] - cone[1]), 200 * (cone[1] - cone[2])], dtype=float
+    )
+
+
+@pytest.mark.parametrize("eye", SEEN)
+def test_things_with_a_colour_of_their_own_are_told_apart_by_every_eye(eye: str) -> None:
+    places = {name: cielab(colour, SEEN[eye]) for name, colour in figures.PALETTE.items()}
+    for one, other in combinations(places, 2):
+        assert np.linalg.norm(places[one] - places[other]) > 4 * 2.3, (one, other)
