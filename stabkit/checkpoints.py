@@ -6,15 +6,14 @@ What is missing is trained again, to the same bits (``stabkit.train.trained_mode
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stabkit.storage import writing
+from stabkit import storage
 
 CACHE = "STABKIT_CACHE"  # the environment variable that names another folder
 
@@ -30,7 +29,7 @@ def load(name: str) -> dict[str, Tensor] | None:
     path = _path(name)
     if path.is_file():
         with suppress(SafetensorError, OSError):  # damaged, or gone by now
-            return load_file(path)
+            return safetensors.torch.load_file(path)
     return None
 
 
@@ -39,18 +38,8 @@ def keep(name: str, weights: dict[str, Tensor]) -> None:
 
     Raises StoreError when the folder cannot be written or the disk is full.
     """
-    path = _path(name)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.{time.time_ns()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file({n: x.detach().cpu().contiguous() for n, x in weights.items()}, unfinished)
-            unfinished.replace(path)
-        except SafetensorError as error:  # it wraps what the operating system says
-            raise OSError(str(error)) from error
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
+    whole = {n: x.detach().cpu().contiguous() for n, x in weights.items()}
+    storage.save(_path(name), safetensors.torch.save(whole))
 
 
 def _path(name: str) -> Path:

@@ -34,7 +34,7 @@ from tokenizers import (
 from stabkit.errors import DataError, ModelError
 from stabkit.files import digest
 from stabkit.mini.anatomy import SPECIALS
-from stabkit.storage import writing
+from stabkit.storage import save, writing
 
 LARGEST = 1 << 15  # vocabularies stay below, so that a token's two bytes may be read with a sign
 PARAGRAPHS = 4096  # tokenised at a time
@@ -143,11 +143,7 @@ def vocabulary(paths: Iterable[Path], size: int, folder: Path) -> Tokenizer:
     if not path.exists():
         print(f"vocabulary: {size} pieces, of the text", file=sys.stderr)
         tokenizer = train_vocabulary(paths, size)
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(tokenizer.to_str(), encoding="utf-8")
-            unfinished.replace(path)
+        save(path, tokenizer.to_str().encode())
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing more special
