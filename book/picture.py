@@ -74,8 +74,8 @@ def picture(runs: pd.DataFrame) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'font-family="system-ui, sans-serif" font-size="13" fill="#555">'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff" rx="6"/>'
-        f'<text x="{LEFT}" y="22" font-size="15" font-weight="600" fill="#222">Only the seed '
-        f"differs from point to point</text>"
+        f'<text x="{LEFT}" y="22" font-size="15" font-weight="600" fill="#222">Within a '
+        f"column only the seed differs</text>"
         f'<text x="{LEFT}" y="41">dev accuracy after fine-tuning: one model (mini-bert), one task '
         f"(RTE-like), one learning rate</text>{ticks}"
         f'<path d="M{LEFT},{line:.1f}H{WIDTH - RIGHT}" stroke="#999" stroke-dasharray="5 4"/>'
