@@ -1,7 +1,7 @@
 """The studies of the book: grids of configurations, by name.
 
 Each function returns configurations without digests; ``stabkit.train.pin`` adds them. Seeds from
-1000 up are for choosing, 0 to 24 for reporting (run once), 2000 up for what the book trains afresh.
+1000 up are for choosing, 0 to 24 for reporting, 2000 up for what the book trains afresh.
 """
 
 from __future__ import annotations
