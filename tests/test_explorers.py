@@ -191,6 +191,13 @@ def test_seeds_keep_every_run_of_every_cell_and_pilot_seeds_only_where_there_are
     assert {run[0]: run[1] for run in ours["runs"]} == (100 * scores).to_dict()
 
 
+def test_seeds_name_the_recipes_of_a_store_s_table_themselves() -> None:
+    table = everything()
+    assert island(seeds(table.drop(columns="method"))) == island(seeds(table))
+    with pytest.raises(StabkitError, match="no column epochs"):
+        seeds(table.drop(columns=["method", "epochs"]))
+
+
 def test_seeds_leave_out_controls_subsets_and_other_warmups() -> None:
     base = preset("devlin", learning_rate=RATES[0])
     others = (

@@ -214,13 +214,14 @@ def chosen_cells(page: Page) -> list[Cell]:
     return [Cell(c, place) for place, c in enumerate([cell, *like[:1]])]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("statistic", "number", "presses"), [("std", 5, 0), ("failed", 3, 1), ("mean", 25, 2)]
 )
 def test_seeds_compute_what_python_computes(
-    browser: Any, folder: Path, statistic: str, number: int, presses: int
+    browser: Any, folder: Path, statistic: str, number: int, presses: int, width: int
 ) -> None:
-    page = Page(browser, folder / "seeds.html")
+    page = Page(browser, folder / "seeds.html", width)
     choices = {"recipe": "Lee", "compare": "Ours", "statistic": statistic, "number": number}
     for name, value in choices.items():
         page.choose(name, value)
@@ -287,12 +288,89 @@ def test_seeds_without_runs_lead_to_the_nearest_that_has_some(browser: Any, fold
     assert page.chosen("recipe") == "Devlin" and page.chosen("epochs") == 3
     page.choose("task", "mini-cola")
     page.choose("compare", "Ours")
-    assert "There are no runs of Ours on this task." in page.said
+    assert (
+        "There are no runs of Ours with mini-bert on mini-cola; mini-bert has some on" in page.said
+    )
+    page.choose("compare", "Devlin")
+    assert "The runs of Devlin are those shown; choose another" in page.said
 
 
-def test_rates_compute_what_python_computes(browser: Any, folder: Path) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_cell_of_the_seeds_is_what_python_makes_of_it(
+    browser: Any, folder: Path, width: int
+) -> None:
+    page = Page(browser, folder / "seeds.html", width)
+    page.choose("compare", "")
+    for wanted in page.data["cells"]:
+        for _ in range(2):  # a choice without runs moves other axes along, at most once
+            for axis in page.data["axes"]:
+                page.choose(axis, wanted[axis])
+        (cell,) = chosen_cells(page)
+        everyone, sample = np.arange(len(cell.scores)), cell.drawn(1, page.chosen("number"))
+        for row, places in zip(page.numbers()[1:], (everyone, sample), strict=True):
+            assert found(" ".join(row[1:])) == near(cell.row(places))
+        assert cell.name == f"{wanted['name']} at {short(wanted['learning_rate'])}"
+    assert page.complaints() == []
+
+
+def test_few_runs_do_not_say_how_many_seeds_are_enough(browser: Any, tmp_path: Path) -> None:
+    table = made.everything().query("seed < 12 and learning_rate == 3e-4")
+    (tmp_path / "few.html").write_text(made.seeds(table, compare="Ours").document())
+    page = Page(browser, tmp_path / "few.html")
+    page.choose("recipe", "Lee")
+    assert "is not said: that takes 25 runs of each, and of Lee at 3e-4 there are 12." in page.said
+    assert "of all runs is larger" not in page.said
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [("3.2e-8", "3.20e-8"), ("0.0123", "0.0123"), ("16555", "16,600"), ("2e6", "2.00e+6")],
+)
+def test_three_digits_of_any_size(browser: Any, folder: Path, number: str, shown: str) -> None:
+    page = Page(browser, folder / "surface.html")
+    assert page.run(f"return stabkit.significant({number})") == shown
+
+
+CUT = """
+return [...document.querySelectorAll(".stabkit-panel")].flatMap(panel => {
+    const box = panel.getBoundingClientRect();
+    const words = panel.querySelectorAll(".annotation-text, .xtick text, .ytick text");
+    return [...words].filter(text => {
+        const { left, right } = text.getBoundingClientRect();
+        return left < box.left - 1 || right > box.right + 1;
+    }).map(text => text.textContent);
+});
+"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["seeds", "rates", "inside", "swap"])
+def test_no_word_is_cut_off_by_the_edge_of_its_plot(
+    browser: Any, folder: Path, name: str, width: int
+) -> None:
+    page = Page(browser, folder / f"{name}.html", width)
+    for control in made.ALL[name]().controls:
+        for value in values(page, control.name):
+            page.choose(control.name, value)
+            assert page.run(CUT) == [], (control.name, value)
+
+
+def test_paper_shows_no_controls(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "rates.html")
+    shown = "return getComputedStyle(document.querySelector('.stabkit-controls')).display"
+    assert page.run(shown) == "flex"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert page.run(shown) == "none"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rates_compute_what_python_computes(browser: Any, folder: Path, width: int) -> None:
+    page = Page(browser, folder / "rates.html", width)
     curve = failure_curve(made.pilot()).set_index(["learning_rate", "bias_correction"])
+    runs = made.pilot().groupby(["learning_rate", "bias_correction"])[["score_last"]].mean()
     names = ("learning_rate", "bias_correction", "beta2", "epochs")
     options = [made.RATES, (False, True), (0.999, 0.98), (3, 20)]
     for rate, corrected, beta2, epochs in itertools.product(*options):
@@ -308,7 +386,13 @@ def test_rates_compute_what_python_computes(browser: Any, folder: Path) -> None:
         row = curve.loc[(rate, corrected)]
         told = found(page.said.replace("95 % interval", ""))
         shares = [100 * row[name] for name in ("rate", "low", "high")]
-        assert told[:6] == near([rate, row["failures"], row["runs"], *shares])
+        mean = 100 * runs.loc[(rate, corrected), "score_last"]
+        assert told[:7] == near([rate, row["failures"], row["runs"], *shares, mean])
+        (grid,) = (trace for trace in page.traces(0) if trace["type"] == "heatmap")
+        place = made.RATES.index(rate), int(corrected)
+        assert grid["z"][place[0]][place[1]] == pytest.approx(100 * row["rate"])
+        shown = found(grid["text"][place[0]][place[1]])
+        assert shown == near([row["failures"], row["runs"], mean])
         top = int(wanted.argmax())
         ratios = [wanted[top] / rate, wanted.sum() / scheduled.sum()]
         assert told[7:12] == pytest.approx([wanted[top], top + 1, steps, *ratios], rel=0.005)
@@ -328,8 +412,9 @@ def test_a_cell_of_the_grid_can_be_clicked(browser: Any, folder: Path) -> None:
     assert page.said.startswith("At 3e-4 with correction")
 
 
-def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path) -> None:
-    page = Page(browser, folder / "inside.html")
+@pytest.mark.parametrize("width", WIDTHS)
+def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path, width: int) -> None:
+    page = Page(browser, folder / "inside.html", width)
     runs = made.kinds().to_dict("records")
     kinds = {
         "failed": page.data["choices"]["failed"],
@@ -351,12 +436,14 @@ def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path) 
             assert told.startswith(f"Step {step}, {kind} run: ")
             wanted = [step, loss[step - 1], norms[column.format(0)], 1, norms[column.format(2)], 3]
             assert found(told) == pytest.approx(wanted, rel=0.051, abs=6e-4)
-        profile = {trace["name"]: trace["y"] for trace in page.traces(1)}
-        assert profile["successful run"][0] == pytest.approx(norms[column.format(0)], rel=1e-3)
+            profile = {trace["name"]: trace["y"] for trace in page.traces(1)}[f"{kind} run"]
+            assert profile[0] == pytest.approx(norms[column.format(0)], rel=1e-3)
+            assert profile[2] == pytest.approx(norms[column.format(2)], rel=1e-3)
 
 
-def test_swap_tells_what_python_judges(browser: Any, folder: Path) -> None:
-    page = Page(browser, folder / "swap.html")
+@pytest.mark.parametrize("width", WIDTHS)
+def test_swap_tells_what_python_judges(browser: Any, folder: Path, width: int) -> None:
+    page = Page(browser, folder / "swap.html", width)
     for embeddings, k in itertools.product((True, False), (0, 3, 12)):
         page.choose("embeddings", embeddings)
         page.choose("k", k)
@@ -382,8 +469,11 @@ def test_swap_tells_what_python_judges(browser: Any, folder: Path) -> None:
     assert page.complaints() == []
 
 
-def test_a_walk_over_a_plane_says_what_python_measures(browser: Any, folder: Path) -> None:
-    page = Page(browser, folder / "surface.html")
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_walk_over_a_plane_says_what_python_measures(
+    browser: Any, folder: Path, width: int
+) -> None:
+    page = Page(browser, folder / "surface.html", width)
     for key, value, at in itertools.product((0, 1), ("loss", "gradient_norm"), (0, 3, 10)):
         for name, choice in {"plane": key, "value": value, "at": at}.items():
             page.choose(name, choice)

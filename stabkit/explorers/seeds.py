@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from stabkit.errors import StabkitError
 from stabkit.explorers.mechanism import Button, Checkbox, Control, Explorer, Select, Slider
 from stabkit.figures.scores import METRICS, verdicts
 from stabkit.figures.style import PALETTE, caption
+from stabkit.report import method
 from stabkit.schedule import short
 from stabkit.selection import PLAIN
 from stabkit.studies import REPORTED
@@ -29,6 +31,7 @@ AXES: dict[
     "epochs": ("Epochs", str),
     "bias_correction": ("Bias correction", str),
 }
+SETTINGS = tuple(field.name for field in fields(RunConfig))  # which tell a run's recipe
 STATISTICS = (("standard deviation", "std"), ("share that fails", "failed"), ("mean", "mean"))
 ALT = (
     "Left, the dev score of every run of the chosen cell as a point, failed runs as crosses, and "
@@ -45,13 +48,13 @@ def seeds(
 ) -> Explorer:
     """Let readers choose a cell and a number of seeds, and draw so many of its runs again.
 
-    ``table`` is a run table with the column ``method``. A cell's runs differ by seed only; pilot
-    seeds count where there are no others. It opens where about half of the runs fail, reported
-    seeds first, among the cells with the values of ``start`` (by AXES), and beside it shows the
-    recipe ``compare``.
+    ``table`` is a run table; a column ``method`` is heeded, else settings tell the recipe. A
+    cell's runs differ by seed only; pilot seeds count where there are no others. It opens where
+    about half of the runs fail, reported seeds first, among the cells with the values of ``start``
+    (by AXES), and beside it shows the recipe ``compare``, if there are runs of it.
     Raises StabkitError when no cell has three runs.
     """
-    runs = _comparable(table)
+    runs = _comparable(_named(table))
     cells = [_cell(dict(zip(AXES, at, strict=True)), cell) for at, cell in _by_axes(runs)]
     axes = [name for name in AXES if len({cell[name] for cell in cells}) > 1]
     wanted = start or {}
@@ -64,7 +67,8 @@ def seeds(
         kind="seeds",
         data={"cells": cells, "axes": axes},
         start={name: half[name] for name in axes}
-        | {"compare": compare, "statistic": "failed", "number": 5, "sample": 1},
+        | {"compare": compare if any(cell["recipe"] == compare for cell in cells) else ""}
+        | {"statistic": "failed", "number": 5, "sample": 1},
         controls=[*(_control(name, cells) for name in axes), *_questions(cells)],
         panels=(380, 380),
         caption=caption(runs, finding, scale, cell=list(AXES)),
@@ -72,9 +76,16 @@ def seeds(
     )
 
 
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with a column ``method``, which a store's table does not have."""
+    require(table, ("metric", "majority_score", "seed", *SETTINGS))
+    if "method" in table:
+        return table
+    return table.assign(method=[method(run) for run in table.to_dict("records")])
+
+
 def _comparable(table: pd.DataFrame) -> pd.DataFrame:
     """Return the runs on full sets with the usual warmup that fall into cells of three or more."""
-    require(table, ("method", "metric", "majority_score", "seed"))
     finite_scores(table, "score_last")
     named = table["method"].notna() | (table["mixout"] == PLAIN["mixout"])
     usual = (table["warmup"] == RunConfig().warmup) & (table["multiplier"] == PLAIN["multiplier"])
@@ -125,8 +136,9 @@ def _control(name: str, cells: list[dict[str, Any]]) -> Control:
 
 
 def _recipes(found: set[str]) -> list[str]:
-    """The paper's recipes in its order, then the others."""
-    return [name for name in (*PALETTE, ANOTHER) if name in found]
+    """The paper's recipes in its order, then others that a table names, then what has no name."""
+    others = sorted(found - {*PALETTE, ANOTHER})
+    return [name for name in (*PALETTE, *others, ANOTHER) if name in found]
 
 
 def _questions(cells: list[dict[str, Any]]) -> list[Control]:

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from stabkit.explorers.mechanism import Checkbox, Explorer, Slider, rounded
-from stabkit.figures.style import OTHERS, caption, translucent
+from stabkit.figures.style import OTHERS, caption, colour, translucent
 from stabkit.mechanism import EMBEDDINGS, FORGETFUL, given_back
 from stabkit.stats import Estimate
 from stabkit.tables import only, require
 
-TINTS = {"pre-trained": OTHERS[1], "fine-tuned": OTHERS[0]}
+TINTS = {"pre-trained": colour("pre-trained"), "fine-tuned": OTHERS[1]}  # as on the planes
 ALT = (
     "Left, perplexity against the number of top layers given back, a line per run, failed ones "
     "dotted, with a mark at the chosen number; right, which layers are pre-trained then and which "

@@ -44,7 +44,7 @@ function rules(data, choice, kind, key, row, wide) {
       line: { color: data.palette.baseline, dash: "dash", width: 1.5 },
     }],
     annotations: [
-      { ...words, yref: `y${key} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", text: `<b>${kind}</b>${wide ? `: ${run.name}` : ""}` },
+      { ...words, yref: `y${key} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", text: `<b>${kind}</b>${wide ? `<br>${run.name}` : ""}`, align: "left" },
       { ...words, yref: `y${key}`, x: 1, y: data.entropy, xanchor: "right", yanchor: "top", text: "label entropy" },
     ],
   };
@@ -71,7 +71,7 @@ function histories(data, choice, wide) {
     title: `Training loss (mean of ${data.window} batches) and gradient norm of the ${choice.weight} weights, by layer`,
     traces, height: wide ? 520 : 820,
     layout: {
-      showlegend: false, margin: { t: 26, r: 4, b: 46, l: 62 }, uirevision: "kept", ...layout,
+      showlegend: false, margin: { t: wide ? 44 : 26, r: 4, b: 46, l: 62 }, uirevision: "kept", ...layout,
       dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false, // fingers scroll
     },
   };

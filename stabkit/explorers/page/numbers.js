@@ -68,11 +68,13 @@ function wilson(count, total) {
 const short = (rate) => rate.toExponential(2).replace(/\.?0+e/, "e");
 const digits = (value, number = 1) => (value === null ? "none" : value.toFixed(number));
 
-/** Three significant digits; an exponent from a million on. */
+/** Three significant digits; an exponent from a million on and below a millionth. */
 function significant(value) {
   if (value === null) return "none";
   const text = value.toPrecision(3), rounded = Number(text);
-  return text.includes("e") && rounded < 1e6 ? rounded.toLocaleString("en") : text.includes("e") ? text : String(rounded);
+  if (!text.includes("e")) return String(rounded);
+  const size = Math.abs(rounded);
+  return size >= 1 && size < 1e6 ? rounded.toLocaleString("en") : text;
 }
 
 const between = ([low, high], scale = 1) => `${digits(scale * low)} to ${digits(scale * high)}`;

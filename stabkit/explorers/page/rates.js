@@ -36,7 +36,7 @@ function grid(data, choice) {
       yaxis: { title: { text: "peak learning rate", standoff: 4 }, tickvals: rates.map((_, i) => i), ticktext: rates.map(short), showgrid: false },
       shapes: [{
         type: "rect", x0: x - 0.49, x1: x + 0.49, y0: y - 0.47, y1: y + 0.47,
-        line: { color: data.palette.Ours, width: 3 },
+        line: { color: "#767676", width: 3 }, // explorers.css gives it the colour of the text
       }],
     },
   };
@@ -71,7 +71,7 @@ function curve(data, choice, { t, set, real }) {
       line(set, "as set", { color: data.palette.baseline, dash: "dash", width: 2 }),
     ],
     layout: {
-      margin: { t: 30, r: 4, b: 46, l: 62 },
+      margin: { t: 30, r: 16, b: 46, l: 62 },
       xaxis: { title: { text: "step", standoff: 8 } },
       yaxis: { range: [0, 1.08 * Math.max(...real)], tickvals: ticks, ticktext: ticks.map((rate) => (rate ? short(rate) : "0")) },
     },

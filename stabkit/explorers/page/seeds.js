@@ -92,8 +92,9 @@ function strips(data, groups, choice) {
       showlegend: false, margin: { t: 12, r: 4, b: 66, l: 46 },
       xaxis: {
         tickvals: columns.map((_, i) => i), showgrid: false, range: [-0.5, columns.length - 0.5],
+        tickangle: 0, tickfont: { size: 12 },
         ticktext: columns.map(([one, runs, word]) =>
-          `${one.cell.name.replace(", ", ",<br>")}<br>${short(one.cell.learning_rate)}<br>` +
+          `${one.cell.recipe.replaceAll(", ", ",<br>")}<br>${short(one.cell.learning_rate)}<br>` +
           (word === "all" ? `all ${runs.length}` : `${runs.length} drawn`)),
       },
       yaxis: { title: { text: metric, standoff: 4 }, range: [low - edge, high + edge] },
@@ -131,21 +132,17 @@ function bins(groups, choice) {
 function spread(data, groups, choice) {
   const { centres, counts, width, range } = bins(groups, choice);
   const { name, unit } = STATISTICS[choice.statistic];
-  const shapes = [], annotations = [];
-  groups.forEach((one, row) => {
-    const values = [one.of(one.cell.runs), one.of(one.drawn)];
-    values.forEach((value, i) => {
-      shapes.push({
-        type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 0.99 - 0.06 * row,
-        line: { color: one.tint, width: 1.5, dash: i ? "dot" : "solid" },
-      });
-      annotations.push({
-        x: value, yref: "paper", y: 1 - 0.06 * row, yanchor: "top", showarrow: false,
-        font: { size: 12 }, text: i ? "drawn" : `all ${one.cell.name}`,
-        xanchor: value > values[1 - i] || (value === values[1 - i] && i) ? "left" : "right",
-      });
-    });
-  });
+  const rules = groups.flatMap((one) => [[one, one.cell.runs, "all"], [one, one.drawn, "drawn"]])
+    .map(([one, runs, word]) => ({ value: one.of(runs), tint: one.tint, word, text: `${one.cell.recipe}, ${word}` }));
+  const step = 0.06, top = (1.05 * Math.max(...counts.flat())) / (1 - step * rules.length); // a row over the bars for each name
+  const shapes = rules.map(({ value, tint, word }, row) => ({
+    type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 1 - step * row,
+    line: { color: tint, width: 1.5, dash: word === "drawn" ? "dot" : "solid" },
+  }));
+  const annotations = rules.map(({ value, text }, row) => ({
+    x: value, yref: "paper", y: 1.01 - step * row, yanchor: "top", showarrow: false, text, font: { size: 12 },
+    xanchor: 2 * value > range[0] + range[1] ? "right" : "left", // to where there is room
+  }));
   return {
     title: `The same draw ${thousand} times: ${name} of ${choice.number} runs`,
     traces: groups.map((one, i) => ({
@@ -155,7 +152,7 @@ function spread(data, groups, choice) {
     layout: {
       showlegend: false, barmode: "overlay", bargap: 0, margin: { t: 12, r: 4, b: 66, l: 46 },
       xaxis: { title: { text: `${name} of ${choice.number} runs (${unit})`, standoff: 8 }, range, showgrid: false },
-      yaxis: { title: { text: `of ${thousand} draws`, standoff: 4 }, range: [0, 1.2 * Math.max(...counts.flat())] },
+      yaxis: { title: { text: `of ${thousand} draws`, standoff: 4 }, range: [0, top] },
       shapes, annotations,
     },
   };
@@ -197,12 +194,17 @@ function enough([one, two], statistic) {
 }
 
 function answer(groups, statistic, name) {
+  const few = groups.find(({ cell }) => cell.runs.length < MOST);
+  if (few) {
+    return `How many seeds tell for which of the two the ${name} is larger is not said: that takes ${MOST} runs of each, ` +
+      `and of ${few.name} there are ${few.cell.runs.length}.`;
+  }
   const [one, two] = groups.map(({ of, cell }) => of(cell.runs));
   if (Math.abs(one - two) <= EQUAL) return `The ${name} is the same for both.`;
   const number = enough(groups, statistic);
   return number === null
     ? `${MOST} seeds of each are too few to tell for which of the two the ${name} is larger, in 95 of 100 pairs of draws.`
-    : `From ${number} seeds of each on, 95 of 100 pairs of draws tell rightly for which of the two the ${name} is larger.`;
+    : `From ${number} seeds of each on, 95 of 100 pairs of draws tell for which of the two the ${name} of all runs is larger.`;
 }
 
 /** What a reader must know of these groups before their numbers. */
@@ -220,6 +222,15 @@ function cautions(groups, choice) {
   return told;
 }
 
+/** Why there is nothing to compare with. */
+function alone(data, choice, cell) {
+  const { compare } = choice, { model, task } = cell;
+  if (compare === cell.recipe) return `The runs of ${compare} are those shown; choose another recipe to compare them with.`;
+  const all = data.cells.filter(({ recipe }) => recipe === compare), here = all.filter((one) => one.task === task);
+  const other = nearest(here.length ? here : all, cell, ["model", "task"]);
+  return `There are no runs of ${compare} with ${model} on ${task}; ${other.model} has some${here.length ? "" : ` on ${other.task}`}.`;
+}
+
 function seeds(data, choice) {
   const cell = data.cells.find((one) => data.axes.every((axis) => one[axis] === choice[axis]));
   const like = data.cells.filter(({ recipe, model, task }) =>
@@ -232,7 +243,7 @@ function seeds(data, choice) {
     `of all ${one.cell.runs.length} runs ${digits(one.of(one.cell.runs))}; 95 of 100 draws give ${between(middle(one.repeats))}.`);
   said.push(...cautions(groups, choice));
   if (other !== cell) said.push(apart(groups, name, choice.number), answer(groups, choice.statistic, name));
-  else if (choice.compare && choice.compare !== cell.recipe) said.push(`There are no runs of ${choice.compare} on this task.`);
+  else if (choice.compare) said.push(alone(data, choice, cell));
   return {
     figures: [strips(data, groups, choice), spread(data, groups, choice)], said,
     outputs: { number: choice.number },

@@ -21,12 +21,24 @@ function marked(spec, data, choice, mark) {
   };
 }
 
+/** On a phone a relief has the whole width and is seen from further off, for its numbers stand outside of it. */
+function onPhone({ scene }) {
+  const eye = Object.fromEntries(Object.entries(scene.camera.eye).map(([axis, at]) => [axis, 1.2 * at]));
+  const [xaxis, yaxis, zaxis] = ["xaxis", "yaxis", "zaxis"].map((axis) => ({ ...scene[axis], tickfont: { size: 10 } }));
+  return {
+    margin: { l: 0, r: 0, t: 64, b: 0 }, legend: { font: { size: 12 } },
+    scene: { ...scene, xaxis, yaxis, zaxis: { ...zaxis, title: "" }, camera: { ...scene.camera, eye } }, // the heading names the height
+  };
+}
+
 /** The plane, from above or as a relief; there the mark lies just over it. */
-function sheet(data, choice, { plane, place, height, title }) {
+function sheet(data, choice, { plane, place, height, title }, narrow) {
   const spec = plane.figures[choice.value][choice.view], mark = { x: [1 - place], y: [place] };
   const above = height === null ? null : height * 10 ** plane.lift[choice.value];
   if (choice.view === "relief") Object.assign(mark, { type: "scatter3d", z: [above], marker: { ...MARK, size: 6 } });
-  return { ...marked(spec, data, choice, mark), title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
+  const found = marked(spec, data, choice, mark);
+  if (choice.view === "relief" && narrow) Object.assign(found.layout, onPhone(spec.layout));
+  return { ...found, title: `${title[0].toUpperCase()}${title.slice(1)} over the plane of ${plane.name}` };
 }
 
 function line(data, choice, { plane, place, height, title }) {
@@ -62,13 +74,13 @@ function words(data, choice, { plane, place, height, title }) {
   return said;
 }
 
-function surface(data, choice) {
+function surface(data, choice, width) {
   const plane = data.planes[choice.plane], place = plane.places[choice.at];
   const height = plane.heights[choice.value][choice.at], title = data.titles[choice.value];
   const here = { plane, place, height, title };
   const row = (name, ab, values) => [name, ...ab.map((share) => digits(share, 2)), ...values.map(significant)];
   return {
-    figures: [sheet(data, choice, here), line(data, choice, here)],
+    figures: [sheet(data, choice, here, width < 600), line(data, choice, here)],
     said: words(data, choice, here), outputs: { at: digits(place, 2) },
     numbers: [
       ["weights", "a", "b", ...data.values.map((value) => data.titles[value])],
