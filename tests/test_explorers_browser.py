@@ -579,7 +579,8 @@ def test_a_control_answers_at_once(
     median, busy = np.median(times), (spent(browser) - before) / len(times)
     shown = " ".join(filter(None, (name, view)))
     print(f"{shown}: a control answers within {median:.0f} ms, of which {busy:.0f} ms computing")
-    assert busy < 500  # on a slow machine; 100 ms are the aim, and waiting is for others
+    # On a slow machine; 100 ms are the aim, which surfaces miss where software draws them.
+    assert busy < (500 if name == "surface" else 200)
 
 
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:
