@@ -52,7 +52,7 @@ def test_layers_are_known_by_what_others_call_them(name: str, weight: str) -> No
     assert layer_norms(gradients)[4].tolist() == [0.1, 0.2]
     assert layer_weights(gradients) == [weight]
     thinned = thin(pa.Table.from_pandas(gradients, preserve_index=False)).to_pandas()
-    assert layer_norms(thinned)[4].tolist() == pytest.approx([0.1, 0.2])
+    assert layer_norms(thinned)[4].tolist() == pytest.approx([0.1, 0.2], rel=2**-11)
     assert layer_weights(thinned) == []  # a layer as a whole
 
 
