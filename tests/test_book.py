@@ -20,6 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
+from safetensors.numpy import load_file
 
 from stabkit import pages, stats, studies
 from stabkit.config import RunConfig
@@ -28,6 +29,7 @@ from stabkit.studies import fresh
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
 HTML = ROOT / "book" / "_build" / "html"
+MODELS = ROOT / "stabkit" / "mini" / "weights"
 NAMES = [page.stem for page in PAGES]
 PROSE = ("01_introduction", "02_related_work", "glossary", "references")
 WITHOUT_RUNS = (*PROSE, "03_background", "your_runs", "cluster", "organism")
@@ -50,6 +52,34 @@ def test_the_table_of_contents_has_every_page_once() -> None:
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = [contents["root"], *(c["file"] for p in contents["parts"] for c in p["chapters"])]
     assert sorted(listed) == [f"book/{name}" for name in NAMES]
+
+
+def test_the_readme_counts_what_is_published() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    if pages.published().table().empty:
+        pytest.skip("no runs are published")
+    left = pages.planned("ablation") - len(pages.runs("ablation"))
+    assert f"{left} of the {pages.planned('ablation')} runs of the ablation" in text
+    assert pages.runs("wiki-pilot").empty and "everything of `mini-wiki`" in text
+    for name, words in (
+        ("table1-cola", "{} of 25 runs of *Ours* fails on the CoLA-like task"),
+        ("table1-scitail", "and {} of 25 on the SciTail-like one"),
+    ):
+        ours = pages.runs(name).query("method == 'Ours'")
+        assert len(ours) == 25 and words.format(ours["failed"].sum()) in text
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "book/index.md", "book/01_introduction.md"], ids=lambda file: file
+)
+def test_the_organism_is_as_large_as_is_written(file: str) -> None:
+    folder = MODELS / "mini-bert"
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights = load_file(folder / "model.safetensors")
+    encoder = sum(array.size for name, array in weights.items() if not name.startswith("cls."))
+    size = f"{shape['num_hidden_layers']} layers, {shape['hidden_size']} wide, "
+    size += f"{encoder / 1e6:.2f} million parameters"
+    assert size in " ".join((ROOT / file).read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
