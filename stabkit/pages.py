@@ -19,13 +19,15 @@ from stabkit import report, selection
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.figures.style import CSV_BUTTON
+from stabkit.mini.tasks import RECIPES
 from stabkit.paper import CLAIMS
 from stabkit.places import results_folder
 from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
-from stabkit.studies import study
+from stabkit.studies import GLUE, study
 
+PLACES = {task: place for place, task in enumerate((*RECIPES, *GLUE))}
 PAGE = re.compile(r"\]\(([\w-]+)(?:\.md)?(?:#[\w-]*)?\)")  # in a link; a notebook knows no anchors
 
 
@@ -77,7 +79,8 @@ def shelf(kind: str, run: str = "run", real: bool = False) -> pd.DataFrame:
     """Return the published tables of an analysis of weights as one, empty where there are none.
 
     ``model`` and ``task`` are those of the published run that the column ``run`` names: models of
-    the organism, or with ``real`` the others. What is about no published run is left out.
+    the organism, or with ``real`` the others, task by task in the paper's order. What is about no
+    published run is left out.
     """
     table = Shelf(results_folder(), base=results_folder()).table(kind)
     if table.empty:
@@ -85,7 +88,12 @@ def shelf(kind: str, run: str = "run", real: bool = False) -> pd.DataFrame:
     about = published().table().set_index("key")
     table = table[table[run].isin(about.index)]
     table = table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
-    return table[table["model"].map(is_organism) != real].reset_index(drop=True)
+    table = table[table["model"].map(is_organism) != real]
+    return table.sort_values("task", key=_place, kind="stable", ignore_index=True)
+
+
+def _place(tasks: pd.Series) -> pd.Series:
+    return tasks.map(PLACES).fillna(len(PLACES))
 
 
 def status(*studies: str) -> Any:

@@ -124,6 +124,18 @@ def failure_curve(
     )
 
 
+def in_every_cell(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return the runs of those seeds that every cell has, a cell being one combination of ``by``.
+
+    While a study is under way its cells have unequal numbers of runs; only runs of shared seeds can
+    be pooled over cells without counting some cells for more than others.
+    """
+    require(table, ("seed", *by))
+    cells = table[["seed", *by]].drop_duplicates()
+    shared = cells.groupby("seed", dropna=False).size() == len(cells.drop_duplicates(list(by)))
+    return table[table["seed"].map(shared)]
+
+
 def learning_rate_rule(curve: pd.DataFrame) -> float:
     """Return the largest learning rate at which no run with bias correction shows a failure.
 

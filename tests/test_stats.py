@@ -19,6 +19,7 @@ from stabkit.tables import (
     failure_curve,
     failures,
     fitting_rate,
+    in_every_cell,
     learning_rate_rule,
     misfits,
     only,
@@ -139,6 +140,18 @@ def test_failures_are_told_by_group() -> None:
     assert failures(table, "learning_rate", "failed") == "0.0002 0 of 10, 0.0001 3 of 10"
     with pytest.raises(StabkitError, match="no column method"):
         failures(table, "method")
+
+
+def test_seeds_that_every_cell_has() -> None:
+    whole = pd.DataFrame([(epochs, seed) for epochs in (3, 10) for seed in range(4)])
+    whole.columns = pd.Index(["epochs", "seed"])
+    under_way = whole.drop(index=[2, 7])  # seeds 2 of 3 epochs and 3 of 10
+    shared = in_every_cell(under_way, ["epochs"])
+    assert shared.to_numpy().tolist() == [[3, 0], [3, 1], [10, 0], [10, 1]]
+    assert in_every_cell(whole, ["epochs"]).equals(whole)
+    assert in_every_cell(whole.iloc[3:5], ["epochs"]).empty
+    with pytest.raises(StabkitError, match="no column epochs"):
+        in_every_cell(whole.drop(columns="epochs"), ["epochs"])
 
 
 def test_learning_rate_rule() -> None:
