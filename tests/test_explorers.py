@@ -217,8 +217,23 @@ def test_seeds_offer_only_what_tells_cells_apart_and_open_as_asked() -> None:
     assert "task" not in island(seeds(pilot()))["choices"]
     start = island(seeds(everything(), start={"recipe": "Lee"}, compare="Ours"))["start"]
     assert (start["recipe"], start["compare"], start["number"]) == ("Lee", "Ours", 5)
-    start = island(seeds(everything()))["start"]
+    start = island(seeds(everything(), compare="of another table"))["start"]
+    assert start["compare"] == ""
     assert not start["bias_correction"]  # about half of those fail
+
+
+def test_seeds_offer_the_correction_switched_where_both_have_runs() -> None:
+    data = island(seeds(everything(), compare="switched"))
+    assert data["start"]["compare"] == "switched"
+    labels = {(cell["recipe"], cell["label"], cell["adamw"]) for cell in data["cells"]}
+    assert labels == {
+        ("Devlin", "Devlin", True),
+        ("Lee", "Lee", False),
+        ("Ours", "Ours", True),
+        ("neither", "corrected", True),
+    }
+    uncorrected = island(seeds(everything().query("not bias_correction")))
+    assert "switched" not in uncorrected["choices"]["compare"]
 
 
 def test_rates_count_as_the_failure_curve_does() -> None:

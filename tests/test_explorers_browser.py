@@ -203,14 +203,15 @@ class Cell:
 
 def chosen_cells(page: Page) -> list[Cell]:
     """Return the cell that the controls name and, if there is one, that to compare with."""
-    axes = page.data["axes"]
+    axes, compare = page.data["axes"], page.chosen("compare")
     at = {name: page.chosen(name) for name in axes}
     (cell,) = (c for c in page.data["cells"] if all(c[name] == at[name] for name in axes))
-    like = [
-        c
-        for c in page.data["cells"]
-        if c["recipe"] == page.chosen("compare") and c["task"] == cell["task"] and c is not cell
-    ]
+    others = [c for c in page.data["cells"] if c["task"] == cell["task"] and c is not cell]
+    if compare == "switched":
+        same = "learning_rate", "epochs", "adamw"  # all other axes but the recipe
+        like = [c for c in others if all(c[name] == cell[name] for name in same)]
+    else:
+        like = [c for c in others if c["recipe"] == compare]
     return [Cell(c, place) for place, c in enumerate([cell, *like[:1]])]
 
 
@@ -293,6 +294,27 @@ def test_seeds_without_runs_lead_to_the_nearest_that_has_some(browser: Any, fold
     )
     page.choose("compare", "Devlin")
     assert "The runs of Devlin are those shown; choose another" in page.said
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_seeds_stand_beside_the_same_with_correction_switched(
+    browser: Any, folder: Path, width: int
+) -> None:
+    page = Page(browser, folder / "seeds.html", width)
+    for name, value in {"recipe": "Devlin", "learning_rate": 1e-4, "compare": "switched"}.items():
+        page.choose(name, value)
+    cells = chosen_cells(page)
+    assert [cell.name for cell in cells] == ["Devlin at 1e-4", "3 epochs, with correction at 1e-4"]
+    for cell, row in zip(cells, page.numbers()[1::2], strict=True):
+        assert found(" ".join(row[1:])) == near(cell.row(np.arange(len(cell.scores))))
+    assert "In 1,000 pairs" not in page.said and "pairs of draws of 5 runs" in page.said
+    tints = {trace["line"]["color"] for trace in page.traces(0) if trace.get("type") == "box"}
+    assert len(tints) == 2
+    page.choose("recipe", "neither")
+    assert [cell.name for cell in chosen_cells(page)][1] == "Devlin at 1e-4"
+    page.choose("recipe", "Lee")
+    assert "No runs have bias correction on and all else as Lee." in page.said
+    assert page.complaints() == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

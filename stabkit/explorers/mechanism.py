@@ -180,6 +180,7 @@ class Explorer:
             "palette": PALETTE,
             "faint": {name: translucent(tint) for name, tint in PALETTE.items()},
             "others": OTHERS,
+            "faintOthers": [translucent(tint) for tint in OTHERS],
             "golden": GOLDEN,
             "template": pio.templates["stabkit"].to_plotly_json(),
             "config": CONFIG,

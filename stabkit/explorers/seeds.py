@@ -21,6 +21,7 @@ from stabkit.tables import finite_scores, require
 
 NUMBERS = (3, 25)  # of seeds: the fewest whose spread says anything, and the paper's number
 ANOTHER = "neither"  # the recipe of runs that follow none of the paper's
+SWITCHED = "switched"  # compared with the same but for bias correction
 AXES: dict[
     str, tuple[str, Callable[[Any], str]]
 ] = {  # that tell cells apart: the control's label, how a value is written
@@ -31,6 +32,7 @@ AXES: dict[
     "epochs": ("Epochs", str),
     "bias_correction": ("Bias correction", str),
 }
+WORDS = {True: "corrected", False: "uncorrected"}
 SETTINGS = tuple(field.name for field in fields(RunConfig))  # which tell a run's recipe
 STATISTICS = (("standard deviation", "std"), ("share that fails", "failed"), ("mean", "mean"))
 ALT = (
@@ -51,7 +53,8 @@ def seeds(
     ``table`` is a run table; a column ``method`` is heeded, else settings tell the recipe. A
     cell's runs differ by seed only; pilot seeds count where there are no others. It opens where
     about half of the runs fail, reported seeds first, among the cells with the values of ``start``
-    (by AXES), and beside it shows the recipe ``compare``, if there are runs of it.
+    (by AXES), and beside it shows the recipe ``compare``, if there are runs of it, or for SWITCHED
+    the same cell with bias correction switched.
     Raises StabkitError when no cell has three runs.
     """
     runs = _comparable(_named(table))
@@ -63,13 +66,14 @@ def seeds(
         fitting or cells,
         key=lambda cell: (cell["pilot"], abs(cell["failures"] / len(cell["runs"]) - 0.5)),
     )
+    rivals = _rivals(cells)
     return Explorer(
         kind="seeds",
         data={"cells": cells, "axes": axes},
         start={name: half[name] for name in axes}
-        | {"compare": compare if any(cell["recipe"] == compare for cell in cells) else ""}
+        | {"compare": compare if compare in dict(rivals).values() else ""}
         | {"statistic": "failed", "number": 5, "sample": 1},
-        controls=[*(_control(name, cells) for name in axes), *_questions(cells)],
+        controls=[*(_control(name, cells) for name in axes), *_questions(rivals)],
         panels=(380, 380),
         caption=caption(runs, finding, scale, cell=list(AXES)),
         alt=ALT,
@@ -118,6 +122,8 @@ def _cell(at: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
         "epochs": epochs,
         "bias_correction": corrected,
         "name": other if at["recipe"] == ANOTHER else at["recipe"],
+        "label": at["recipe"] if at["recipe"] != ANOTHER else WORDS[corrected],
+        "adamw": bool((runs["mixout"] == PLAIN["mixout"]).all()),
         "metric": METRICS.get(metric, metric),
         "majority": 100 * float(runs["majority_score"].iloc[0]),
         "failures": int(runs["failed"].sum()),
@@ -141,10 +147,18 @@ def _recipes(found: set[str]) -> list[str]:
     return [name for name in (*PALETTE, *others, ANOTHER) if name in found]
 
 
-def _questions(cells: list[dict[str, Any]]) -> list[Control]:
+def _rivals(cells: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What a cell can be compared with, as the options of a control."""
     recipes = [name for name in _recipes({cell["recipe"] for cell in cells}) if name != ANOTHER]
+    found = [("nothing", ""), *((name, name) for name in recipes)]
+    if len({cell["bias_correction"] for cell in cells}) > 1:
+        found.append(("the same, correction switched", SWITCHED))
+    return found
+
+
+def _questions(rivals: list[tuple[str, str]]) -> list[Control]:
     return [
-        Select("compare", "Compare with", [("nothing", ""), *((name, name) for name in recipes)]),
+        Select("compare", "Compare with", rivals),
         Select("statistic", "Over many draws, show the", STATISTICS),
         Slider("number", "Number of seeds", *NUMBERS),
         Button("sample", "Draw another sample of seeds"),

@@ -8,6 +8,7 @@ const thousand = DRAWS.toLocaleString("en");
 
 const FEWEST = 3, MOST = 25; // seeds, as the slider has them
 const EQUAL = 1e-9; // rounding apart
+const SWITCHED = "switched"; // compared with the same but for bias correction
 
 const STATISTICS = {
   std: { of: (runs) => std(runs.map(([, score]) => score)), name: "std", unit: "points" },
@@ -50,11 +51,11 @@ function repeated(runs, statistic, number, place) {
 }
 
 function group(data, cell, choice, place) {
-  const tint = data.palette[cell.recipe] ?? data.others[0];
+  const tint = data.palette[cell.recipe] ?? data.others[place];
   const { of } = STATISTICS[choice.statistic];
   const repeat = (number) => repeated(cell.runs, choice.statistic, number, place);
   return {
-    cell, tint, faint: data.faint[cell.recipe] ?? "rgba(204, 121, 167, 0.18)",
+    cell, tint, faint: data.faint[cell.recipe] ?? data.faintOthers[place],
     name: `${cell.name} at ${short(cell.learning_rate)}`,
     drawn: draw(generator(SAMPLES * choice.sample + place), choice.number, cell.runs),
     repeats: repeat(choice.number), widest: repeat(3), of,
@@ -94,7 +95,7 @@ function strips(data, groups, choice) {
         tickvals: columns.map((_, i) => i), showgrid: false, range: [-0.5, columns.length - 0.5],
         tickangle: 0, tickfont: { size: 12 },
         ticktext: columns.map(([one, runs, word]) =>
-          `${one.cell.recipe.replaceAll(", ", ",<br>")}<br>${short(one.cell.learning_rate)}<br>` +
+          `${one.cell.label.replaceAll(", ", ",<br>")}<br>${short(one.cell.learning_rate)}<br>` +
           (word === "all" ? `all ${runs.length}` : `${runs.length} drawn`)),
       },
       yaxis: { title: { text: metric, standoff: 4 }, range: [low - edge, high + edge] },
@@ -133,7 +134,7 @@ function spread(data, groups, choice) {
   const { centres, counts, width, range } = bins(groups, choice);
   const { name, unit } = STATISTICS[choice.statistic];
   const rules = groups.flatMap((one) => [[one, one.cell.runs, "all"], [one, one.drawn, "drawn"]])
-    .map(([one, runs, word]) => ({ value: one.of(runs), tint: one.tint, word, text: `${one.cell.recipe}, ${word}` }));
+    .map(([one, runs, word]) => ({ value: one.of(runs), tint: one.tint, word, text: `${one.cell.label}, ${word}` }));
   const step = 0.06, top = (1.05 * Math.max(...counts.flat())) / (1 - step * rules.length); // a row over the bars for each name
   const shapes = rules.map(({ value, tint, word }, row) => ({
     type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 1 - step * row,
@@ -222,9 +223,18 @@ function cautions(groups, choice) {
   return told;
 }
 
+/** The cells to compare one with: the same task by another recipe, or the same but for the correction. */
+function rivals(data, choice, cell) {
+  const alike = (axes) => (other) => axes.every((axis) => other[axis] === cell[axis]);
+  const of = data.cells.filter(alike(["model", "task"]));
+  if (choice.compare !== SWITCHED) return of.filter(({ recipe }) => recipe === choice.compare);
+  return of.filter(alike(["learning_rate", "epochs", "adamw"])).filter((other) => other.bias_correction !== cell.bias_correction);
+}
+
 /** Why there is nothing to compare with. */
 function alone(data, choice, cell) {
   const { compare } = choice, { model, task } = cell;
+  if (compare === SWITCHED) return `No runs have bias correction ${cell.bias_correction ? "off" : "on"} and all else as ${cell.name}.`;
   if (compare === cell.recipe) return `The runs of ${compare} are those shown; choose another recipe to compare them with.`;
   const all = data.cells.filter(({ recipe }) => recipe === compare), here = all.filter((one) => one.task === task);
   const other = nearest(here.length ? here : all, cell, ["model", "task"]);
@@ -233,8 +243,7 @@ function alone(data, choice, cell) {
 
 function seeds(data, choice) {
   const cell = data.cells.find((one) => data.axes.every((axis) => one[axis] === choice[axis]));
-  const like = data.cells.filter(({ recipe, model, task }) =>
-    recipe === choice.compare && model === cell.model && task === cell.task);
+  const like = rivals(data, choice, cell);
   const other = like.length ? nearest(like, choice, data.axes) : cell;
   const groups = (other === cell ? [cell] : [cell, other]).map((one, i) => group(data, one, choice, i));
   const { name, unit } = STATISTICS[choice.statistic];
