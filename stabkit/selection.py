@@ -5,7 +5,7 @@ Digests are made from the files themselves, which takes torch; whoever reads res
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from stabkit import studies
 from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import ConfigError, StabkitError
-from stabkit.presets import is_mini
+from stabkit.presets import is_mini, preset
 from stabkit.store import Store
 from stabkit.tables import learned_nothing, only
 
@@ -119,6 +119,7 @@ def exhibited(runs: pd.DataFrame) -> list[str]:
     recipe = {"task": "mini-rte", "epochs": 3, "warmup": 0.1, **PLAIN}
     clear = runs[runs["failed"].astype(bool) | ~learned_nothing(runs)]
     plain = _having(clear[clear["seed"].isin(studies.REPORTED)], recipe)
+    plain = plain[[not departures(run) for run in plain.to_dict("records")]]
     cells = ["model", "learning_rate", "bias_correction", "failed"]
     keys: list[str] = plain.sort_values("seed").groupby(cells).head(SHOWN)["key"].tolist()
     return keys
@@ -127,15 +128,15 @@ def exhibited(runs: pd.DataFrame) -> list[str]:
 def specimens(runs: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
     """Return ``each`` failed and ``each`` successful runs of one configuration, by lowest seed.
 
-    It is the plain one with the smallest learning rate that has so many of both; successful are
-    runs without any sign of failure. Pilot seeds are for choosing and are passed over. Raises
-    StabkitError where no configuration has.
+    It is the plain one with the smallest learning rate that has so many of both, and of several the
+    one with fewest ``departures``; successful are runs without any sign of failure. Pilot seeds are
+    for choosing and are passed over. Raises StabkitError where no configuration has.
     """
     judged = runs.assign(nothing=learned_nothing(runs)).sort_values("seed")
     plain = _having(judged[~judged["seed"].isin(studies.PILOT)], PLAIN)
     names = [f.name for f in fields(RunConfig) if f.name not in (*LOCATIONS, *SEEDS)]
     cells = [cell for _, cell in plain.groupby(["model", *names], dropna=False, sort=False)]
-    for cell in sorted(cells, key=lambda cell: float(cell["learning_rate"].iloc[0])):
+    for cell in sorted(cells, key=lambda cell: _rate_and_departures(cell.iloc[0])):
         kinds = [cell[cell["failed"].astype(bool)], cell[~cell["nothing"]]]
         if min(map(len, kinds)) >= each:
             return pd.concat([kind.head(each) for kind in kinds])
@@ -143,6 +144,17 @@ def specimens(runs: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
         f"no configuration has {each} failed and {each} successful runs (without Mixout); do more "
         "seeds or other learning rates of the study first"
     )
+
+
+def departures(run: Mapping[Hashable, Any]) -> int:
+    """Return how many of the choices ``studies.SILENT`` a run makes otherwise than its preset."""
+    usual = preset("devlin", model=run["model"])
+    names = {name for changed in studies.SILENT.values() for name in changed}
+    return sum(run[name] != getattr(usual, name) for name in names)
+
+
+def _rate_and_departures(run: pd.Series) -> tuple[float, int]:
+    return float(run["learning_rate"]), departures(run.to_dict())
 
 
 def _having(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -144,13 +144,21 @@ def warmup(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> lis
 
 
 def silent(rate: float) -> list[RunConfig]:
-    """Section 7.3: one cell of Fig. 5 as it is, then with each of the SILENT choices made otherwise.
+    """Section 7.3: a cell of Fig. 5 as it is, then with each of the SILENT choices made otherwise.
 
     At half the rate without correction some seeds fail and some do not, so that a change either way
     can be seen. Without correction there is one place for eps only.
     """
     cell = [c for c in ablation(rate, epochs=(3,)) if not c.bias_correction][: len(REPORTED)]
     return [config.replace(**changed) for changed in ({}, *SILENT.values()) for config in cell]
+
+
+def choices(runs: pd.DataFrame) -> pd.Series:
+    """Return which of the SILENT choices each run makes otherwise, else "as released"."""
+    found = pd.Series("as released", index=runs.index)
+    for name, changed in SILENT.items():  # the last holds two of the others
+        found[np.logical_and.reduce([runs[field] == to for field, to in changed.items()])] = name
+    return found
 
 
 def real(model: str, tasks: Iterable[str] = ("rte", "mrpc"), seeds: int = 5) -> list[RunConfig]:

@@ -213,6 +213,18 @@ def test_seeds_leave_out_controls_subsets_and_other_warmups() -> None:
         seeds(table.head(2))
 
 
+def test_seeds_do_not_mix_runs_that_differ_in_more_than_the_seed() -> None:
+    table = pilot().query("not bias_correction")
+    (usual, *_) = island(seeds(table))["cells"]
+    for changed in ({"segments": False}, {"weight_decay": 0.1}):
+        other = table.assign(**changed, score_last=0.99, key="of-" + table["key"])
+        both = pd.concat([other.query("seed != 1000"), table], ignore_index=True)
+        assert usual in island(seeds(both))["cells"]  # the larger group
+    silent = table.assign(segments=False, score_last=0.99, key="of-" + table["key"])
+    both = pd.concat([silent, table], ignore_index=True)
+    assert usual in island(seeds(both))["cells"]  # as the presets have it
+
+
 def test_seeds_offer_only_what_tells_cells_apart_and_open_as_asked() -> None:
     assert "task" not in island(seeds(pilot()))["choices"]
     start = island(seeds(everything(), start={"recipe": "Lee"}, compare="Ours"))["start"]

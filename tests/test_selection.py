@@ -93,6 +93,20 @@ def test_specimens_are_of_plain_recipes_and_successful_without_any_sign_of_failu
     assert selection.specimens(flat, each=2)["seed"].tolist() == [3, 4, 1, 2]
 
 
+def test_runs_that_depart_from_the_released_code_are_specimens_last_and_not_exhibited() -> None:
+    table = failing({2e-4: 2}).assign(segments=True)  # as the presets of mini models have it
+    for changed in studies.SILENT.values():
+        other = table.assign(**changed, key=[f"other-{key}" for key in table["key"]])
+        both = pd.concat([other, table], ignore_index=True)
+        assert selection.specimens(both, each=2)["key"].tolist() == (
+            selection.specimens(table, each=2)["key"].tolist()
+        )
+        assert selection.specimens(other, each=2)["key"].str.startswith("other-").all()
+        assert selection.exhibited(both) == selection.exhibited(table)
+        assert len(selection.exhibited(table)) == 5
+        assert selection.departures(other.iloc[0]) == len(changed)
+
+
 def test_specimens_are_not_taken_from_the_seeds_that_were_chosen_on() -> None:
     table = failing({2e-4: 2})
     pilot = failing({1e-4: 2}).assign(seed=lambda runs: runs["seed"] + 1000)

@@ -78,6 +78,21 @@ def test_the_ablation_has_450_runs_and_shares_cells_with_the_other_studies() -> 
     assert len(studies.figure_5(RATE)) == 450
 
 
+def test_silent_choices_are_switched_one_by_one_in_a_cell_of_figure_5() -> None:
+    runs = studies.silent(RATE)
+    cell = [c for c in studies.figure_5(RATE) if c in runs]
+    assert len(runs) == 125 and runs[:25] == cell
+    assert {(c.model, c.learning_rate, c.bias_correction) for c in runs} == {
+        ("mini-bert", RATE / 2, False)
+    }
+    for start, changed in zip(range(25, 125, 25), studies.SILENT.values(), strict=True):
+        assert runs[start : start + 25] == [config.replace(**changed) for config in cell]
+        assert all(getattr(RunConfig(segments=True), name) != to for name, to in changed.items())
+    table = pd.DataFrame([vars(config) for config in runs])
+    names = ["as released", *studies.SILENT]
+    assert studies.choices(table).tolist() == [name for name in names for _ in range(25)]
+
+
 @pytest.mark.parametrize(("task", "steps"), [("mini-cola", 750), ("mini-qnli", 1875)])
 def test_small_data_runs_have_the_full_set_s_steps_or_its_epochs(task: str, steps: int) -> None:
     full, few, long = (studies.small_data(RATE, task)[i] for i in (0, 25, 50))
@@ -158,7 +173,7 @@ def test_every_study_builds_runs_without_double_ones(name: str) -> None:
     assert len(set(runs)) == len(runs) > 0
     pinned = [c.replace(weights=c.model, tokenizer="t" * 64, data=c.task) for c in runs]
     assert len({config.key for config in pinned}) == len(runs)
-    assert found.needs_rate == (RATE in {config.learning_rate for config in runs})
+    assert found.needs_rate == (runs != found.build(2 * RATE))
     assert found.pilot in studies.RULES and not study(found.pilot).needs_rate
     assert {c.model for c in study(found.pilot).build(RATE)} & {c.model for c in runs} or (
         found.pilot == "pilot-rte"

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from stabkit.config import RunConfig
+from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import StabkitError
 from stabkit.explorers.mechanism import Button, Checkbox, Control, Explorer, Select, Slider
 from stabkit.figures.scores import METRICS, verdicts
 from stabkit.figures.style import PALETTE, caption
 from stabkit.report import method
 from stabkit.schedule import short
-from stabkit.selection import PLAIN
+from stabkit.selection import PLAIN, SEEDS, departures
 from stabkit.studies import REPORTED
 from stabkit.tables import finite_scores, require
 
@@ -34,6 +34,7 @@ AXES: dict[
 }
 WORDS = {True: "corrected", False: "uncorrected"}
 SETTINGS = tuple(field.name for field in fields(RunConfig))  # which tell a run's recipe
+OTHERS = [name for name in SETTINGS if name not in (*AXES, *SEEDS, *LOCATIONS)]
 STATISTICS = (("standard deviation", "std"), ("share that fails", "failed"), ("mean", "mean"))
 ALT = (
     "Left, the dev score of every run of the chosen cell as a point, failed runs as crosses, and "
@@ -107,9 +108,15 @@ def _by_axes(runs: pd.DataFrame) -> Any:
 
 
 def _preferred(cell: pd.DataFrame) -> pd.DataFrame:
-    """Return a cell's runs of reported seeds, or all of them where it has none."""
+    """Return a cell's runs of reported seeds, or all of them where it has none.
+
+    Where runs differ in more than the seed they are of the largest group that does not, and of
+    several such of the one with fewest ``departures``.
+    """
     reported = cell[cell["seed"].isin(REPORTED)]
-    return (cell if reported.empty else reported).drop_duplicates("seed")
+    runs = cell if reported.empty else reported
+    groups = [group for _, group in runs.groupby(OTHERS, dropna=False, sort=False)]
+    return min(groups, key=lambda group: (-len(group), departures(group.iloc[0].to_dict())))
 
 
 def _cell(at: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
