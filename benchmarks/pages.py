@@ -39,9 +39,26 @@ return window.drawnAt && page.loadEventEnd
     : null;
 """
 CONTROLS = """
-return [...document.querySelectorAll(".stabkit-explorer")].flatMap((explorer, place) =>
-    [...explorer.querySelectorAll(".stabkit-controls [name]")].map((control) =>
-        [place, explorer.dataset.kind, control.name]));
+return [...document.querySelectorAll(".stabkit-explorer")].flatMap((explorer, place) => {
+    const controls = [...explorer.querySelectorAll(".stabkit-controls [name]")];
+    const views = [...(controls.find(({name}) => name === "view")?.options ?? [{text: ""}])];
+    return views.flatMap(({text}, view) => controls.filter(({name}) => !view || name !== "view")
+        .map(({name}) => [place, explorer.dataset.kind, name, text]));
+});
+"""
+SET = """
+const [place, name, value] = arguments;
+const explorer = document.querySelectorAll(".stabkit-explorer")[place];
+const control = explorer.querySelector(`.stabkit-controls [name="${name}"]`);
+const before = control.type === "checkbox" ? control.checked : control.value;
+const named = [...(control.options ?? [])].find(({text}) => text === value)?.value ?? value;
+if (value === null || named === before || control.type === "button") return before;
+if (control.type === "checkbox") control.click();
+else {
+    control.value = named;
+    for (const kind of ["input", "change"]) control.dispatchEvent(new Event(kind, {bubbles: true}));
+}
+return before;
 """
 ANSWER = """
 const [place, name, done] = arguments;
@@ -116,13 +133,21 @@ def named(page: Path) -> set[Path]:
 
 
 def answers(page: Path, rounds: int) -> Iterator[tuple[str, str, list[float]]]:
-    """Yield each explorer's kind, a control of it and the milliseconds that it took, per round."""
+    """Yield each explorer's kind, a control of it and the milliseconds that it took, per round.
+
+    Every control is measured with all others as they stood when the page opened, but for an
+    explorer's view: each of its views is measured.
+    """
     with browser() as chrome:
         opened(chrome, page)
         controls: list[Any] = chrome.execute_script(CONTROLS)
-        for place, kind, name in controls:
+        for place, kind, name, view in controls:
+            if view:
+                chrome.execute_script(SET, place, "view", view)
+            start = chrome.execute_script(SET, place, name, None)
             times = [chrome.execute_async_script(ANSWER, place, name) for _ in range(rounds)]
-            yield kind, name, times
+            chrome.execute_script(SET, place, name, start)
+            yield f"{kind} as {view}" if view else kind, name, times
 
 
 def main() -> None:
