@@ -171,9 +171,7 @@ def _trend(table: pd.DataFrame, factor: str) -> Finding:
     return Finding("Fig. 9", criterion, len(table), told, holds, change)
 
 
-def figure_8a(
-    table: pd.DataFrame, histories: Mapping[str, pd.DataFrame], rng: np.random.Generator
-) -> Finding:
+def figure_8a(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]) -> Finding:
     """Judge the long runs of one cell: does the dev score of 3 epochs last until the end?
 
     ``histories`` has the history (step, dev_score) of every run without a sign of failure.
@@ -186,7 +184,7 @@ def figure_8a(
     early = np.array([_early_score(run, histories) for run in good.to_dict("records")])
     last = finite_scores(good, "score_last")
     told = f"{100 * early.mean():.1f} % at 3 epochs, {100 * last.mean():.1f} % at the end"
-    gain = bootstrap(last - early, np.mean, rng)
+    gain = bootstrap(last - early, np.mean)
     return Finding(*head, len(good), told, gain.value >= 0, gain, line=0)
 
 
@@ -201,7 +199,7 @@ def _early_score(run: Mapping[str, Any], histories: Mapping[str, pd.DataFrame]) 
     return float(seen.iloc[-1])
 
 
-def figure_8b(table: pd.DataFrame, rng: np.random.Generator) -> list[Finding]:
+def figure_8b(table: pd.DataFrame) -> list[Finding]:
     """Judge dev score against training loss, over all runs of the ablation with a finite loss.
 
     At the lowest losses stands the lowest quarter of the runs without a sign of failure, set
@@ -217,13 +215,13 @@ def figure_8b(table: pd.DataFrame, rng: np.random.Generator) -> list[Finding]:
         return [Finding(*head, len(table), reason) for head in (rising, lasting)]
     runs = table[np.isfinite(table["train_loss"])].sort_values("train_loss")
     scores = finite_scores(runs, "score_last")
-    rho = rank_correlation(runs["train_loss"], scores, rng)
+    rho = rank_correlation(runs["train_loss"], scores)
     whole = Finding(*rising, len(runs), "all runs", bool(rho.value < 0), rho, "", line=0)
     lowest, following, *_ = np.array_split(scores[~learned_nothing(runs)], 4)
     if not following.size:
         return [whole, Finding(*lasting, lowest.size, "fewer than 2 runs learn")]
     told = f"{100 * lowest.mean():.1f} % against {100 * following.mean():.1f} %"
-    change = mean_difference(lowest, following, rng)
+    change = mean_difference(lowest, following)
     size = lowest.size + following.size
     return [whole, Finding(*lasting, size, told, change.high >= 0, change)]
 

@@ -142,7 +142,7 @@ def diagnose(runs: pd.DataFrame) -> Diagnosis:
     config = RunConfig.from_row(first)
     return Diagnosis(
         config=config,
-        scores=describe(scores, failed.to_numpy(), np.random.default_rng(0)),
+        scores=describe(scores, failed.to_numpy()),
         unlearned=int(unlearned.sum()),
         forgetful=int((unlearned & learned_once(runs)).sum()),
         overfitted=int(fitted.sum()),

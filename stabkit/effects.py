@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from stabkit.errors import StabkitError
-from stabkit.stats import RESAMPLES, Estimate, Floats, group_of, wilson
+from stabkit.stats import RESAMPLES, Estimate, Floats, group_of, resampler, wilson
 
 
 class VarianceTest(NamedTuple):
@@ -79,16 +79,15 @@ def rate_difference(one: tuple[int, int], other: tuple[int, int]) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def mean_difference(one: Floats, other: Floats, rng: np.random.Generator) -> Estimate:
+def mean_difference(one: Floats, other: Floats) -> Estimate:
     """Mean of ``one`` minus mean of ``other``, with the percentile interval over their runs."""
+    rng = resampler()
     means = [rng.choice(runs, size=(RESAMPLES, runs.size)).mean(axis=1) for runs in (one, other)]
     low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
     return Estimate(float(one.mean() - other.mean()), float(low), float(high))
 
 
-def rank_correlation(
-    x: ArrayLike, y: ArrayLike, rng: np.random.Generator, level: float = 0.95
-) -> Estimate:
+def rank_correlation(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Estimate:
     """Estimate Spearman's rank correlation of two numbers per run, both of shape (runs,).
 
     The interval is the percentile interval over resampled runs. A number that is the same in all
@@ -99,7 +98,9 @@ def rank_correlation(
         raise StabkitError(
             f"{one.size} and {other.size} numbers; expected two per run, and two runs or more"
         )
-    counts = rng.multinomial(one.size, np.full(one.size, 1 / one.size), size=RESAMPLES)
+    order = np.lexsort((other, one))  # the order of the runs does not matter
+    one, other = one[order], other[order]
+    counts = resampler().multinomial(one.size, np.full(one.size, 1 / one.size), size=RESAMPLES)
     found = [_spearman(one, other, part) for part in np.array_split(counts, 10)]  # for memory
     (value,) = _spearman(one, other, np.ones((1, one.size), dtype=np.int64))
     low, high = np.quantile(np.concatenate(found), ((1 - level) / 2, (1 + level) / 2))

@@ -70,7 +70,7 @@ def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     if not finished:
         return []
     ready = pd.concat(finished, ignore_index=True)
-    judged = table_1_verdict(ready, np.random.default_rng(0), exhibited=exhibited).findings()
+    judged = table_1_verdict(ready, exhibited=exhibited).findings()
     found = [replace(finding, exhibit=paper_task(finding.exhibit)) for finding in judged]
     done = {finding.exhibit for finding in found}
     found += [
@@ -88,8 +88,7 @@ def _forgetting() -> list[Finding]:
 
 
 def _flat_losses() -> list[Finding]:
-    rng = np.random.default_rng(0)
-    return [mechanism.flat_loss(runs, rng) for runs in _each(usual(), "model")]
+    return [mechanism.flat_loss(runs) for runs in _each(usual(), "model")]
 
 
 def _gradients() -> list[Finding]:
@@ -150,15 +149,15 @@ def _ablation() -> list[Finding]:
 
 
 def _generalisation() -> list[Finding]:
-    runs, rng = pages.runs("ablation"), np.random.default_rng(0)
+    runs = pages.runs("ablation")
     if runs.empty:
         return []
     at_rate = runs[runs["learning_rate"] == pages.rate()]
     long = at_rate.query("epochs == 20 and bias_correction")
     good = long[~learned_nothing(long)] if len(long) else long
     looks = {key: pages.published().history(key) for key in good["key"]}
-    lasting = [agreement.figure_8a(long, looks, rng)] if len(long) else []
-    return lasting + agreement.figure_8b(runs, rng)
+    lasting = [agreement.figure_8a(long, looks)] if len(long) else []
+    return lasting + agreement.figure_8b(runs)
 
 
 EXHIBITS = (

@@ -139,7 +139,7 @@ def _perplexity(nll: pd.Series) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def flat_loss(table: pd.DataFrame, rng: np.random.Generator) -> Finding:
+def flat_loss(table: pd.DataFrame) -> Finding:
     """Judge Fig. 2c: do failed runs of one model end at the entropy of the labels, in nats?
 
     Their loss is that of the finished model on its whole training set.
@@ -153,7 +153,7 @@ def flat_loss(table: pd.DataFrame, rng: np.random.Generator) -> Finding:
     if finite.empty:
         return Finding(*head, len(failed), "no failed run with a finite loss")
     told = f"mean distance; {(away <= FLAT).sum()} of {len(failed)} failed runs lie within"
-    mean = bootstrap(finite, np.mean, rng)
+    mean = bootstrap(finite, np.mean)
     return Finding(*head, len(failed), told, bool(mean.value <= FLAT), mean, "%", FLAT)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from stabkit.effects import VarianceTest, holm, variance_tests
@@ -173,7 +172,6 @@ def paper_task(task: str) -> str:
 
 def table_1_verdict(
     table: pd.DataFrame,
-    rng: np.random.Generator,
     score: str = "score_last",
     exhibited: Sequence[str] = TASKS,
 ) -> Verdict:
@@ -189,7 +187,7 @@ def table_1_verdict(
     require(table, ("task", "method", "model"))
     only(table, "model")
     runs = table[table["method"].isin(METHODS) & table["task"].map(paper_task).isin(exhibited)]
-    described = describe_groups(runs, rng, score=score).set_index(["task", "method"])
+    described = describe_groups(runs, score=score).set_index(["task", "method"])
     tasks = list(runs["task"].unique())
     for task in tasks:
         if absent := [method for method in METHODS if (task, method) not in described.index]:

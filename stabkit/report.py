@@ -55,7 +55,7 @@ def summary(runs: pd.DataFrame, score: str = "score_last") -> str:
     tables.require(runs, ("key", *tables.SIGNS, *NOTED))
     runs, by = cells(runs.assign(nothing=tables.learned_nothing(runs)))
     nothing = runs.groupby(by, sort=False, dropna=False)["nothing"].sum()
-    groups = tables.describe_groups(runs, np.random.default_rng(0), by, score)
+    groups = tables.describe_groups(runs, by, score)
     columns = {name: groups[name].map(plain) for name in by} | {
         "runs": groups["runs"],
         "failed": groups["failures"],

@@ -77,10 +77,14 @@ def wilson(failures: int, runs: int, level: float = 0.95) -> Estimate:
     return Estimate(failures / runs, min(float(low), failures / runs), float(high))
 
 
+def resampler() -> np.random.Generator:
+    """Return what draws resamples: always the same, so that equal runs have equal intervals."""
+    return np.random.default_rng(0)
+
+
 def bootstrap(
     values: ArrayLike,
     statistic: Callable[..., Any],
-    rng: np.random.Generator,
     level: float = 0.95,
 ) -> Estimate:
     """Estimate ``statistic`` of one group, ``values`` of shape (runs,), by resampling its runs.
@@ -89,7 +93,7 @@ def bootstrap(
     of unstable runs have two peaks, and there, at 25 runs, the BCa interval covers the std less
     often and is undefined for many a median. Bounds are NaN below two runs.
     """
-    group = group_of(values)
+    group = np.sort(group_of(values))
     value = float(statistic(group, axis=0)) if group.size else np.nan
     if group.size < 2:
         return Estimate(value, np.nan, np.nan)
@@ -102,12 +106,12 @@ def bootstrap(
         confidence_level=level,
         method="percentile",
         vectorized=True,
-        rng=rng,
+        rng=resampler(),
     ).confidence_interval
     return Estimate(value, float(low), float(high))
 
 
-def describe(scores: ArrayLike, failed: ArrayLike, rng: np.random.Generator) -> Description:
+def describe(scores: ArrayLike, failed: ArrayLike) -> Description:
     """Describe one group from its ``scores`` and ``failed`` verdicts, both of shape (runs,).
 
     The largest score has no interval, because the bootstrap is inconsistent for extremes: no
@@ -123,10 +127,10 @@ def describe(scores: ArrayLike, failed: ArrayLike, rng: np.random.Generator) -> 
         runs=group.size,
         failures=int(failures.sum()),
         failure_rate=wilson(int(failures.sum()), group.size),
-        std=bootstrap(group, sample_std, rng),
-        std_successful=bootstrap(group[~failures], sample_std, rng),
-        mean=bootstrap(group, np.mean, rng),
-        median=bootstrap(group, np.median, rng),
+        std=bootstrap(group, sample_std),
+        std_successful=bootstrap(group[~failures], sample_std),
+        mean=bootstrap(group, np.mean),
+        median=bootstrap(group, np.median),
         min=float(group.min()),
         max=float(group.max()),
     )
@@ -139,9 +143,7 @@ def sample_std(values: Floats, axis: int = 0) -> Any:
     return np.std(values, axis=axis, ddof=1)
 
 
-def point_stability(
-    correct: ArrayLike, rng: np.random.Generator, level: float = 0.95
-) -> PointStability:
+def point_stability(correct: ArrayLike, level: float = 0.95) -> PointStability:
     """Estimate both variances of section 7.1 from ``correct``, shape (runs, points): true or false.
 
     Resampled are the runs. A resample holds some of them twice, which lowers its variance by
@@ -156,7 +158,7 @@ def point_stability(
     runs = len(right)
     if runs < 2:
         return PointStability(Estimate(np.nan, np.nan, np.nan), Estimate(np.nan, np.nan, np.nan))
-    weights = rng.multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES) / runs
+    weights = resampler().multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES) / runs
     everyone, unbiased = np.full((1, runs), 1 / runs), runs / (runs - 1)
     ends = (1 - level) / 2, (1 + level) / 2
     estimates = []

@@ -54,7 +54,6 @@ def finite_scores(table: pd.DataFrame, score: str) -> Floats:
 
 def describe_groups(
     table: pd.DataFrame,
-    rng: np.random.Generator,
     by: Sequence[str] = ("task", "method"),
     score: str = "score_last",
 ) -> pd.DataFrame:
@@ -66,7 +65,7 @@ def describe_groups(
     finite_scores(table, score)
     rows = []
     for names, runs in table.groupby(list(by), sort=False, dropna=False):
-        described = describe(runs[score].to_numpy(), runs["failed"].to_numpy(), rng)
+        described = describe(runs[score].to_numpy(), runs["failed"].to_numpy())
         rows.append(dict(zip(by, names, strict=True)) | vars(described))
     return pd.DataFrame(rows)
 
@@ -175,9 +174,7 @@ def fitting_rate(table: pd.DataFrame) -> float:
     return float(rates.index[rates["sum"] == rates["sum"].min()].max())
 
 
-def training_fit(
-    table: pd.DataFrame, rng: np.random.Generator, by: Sequence[str] = ("task", "method")
-) -> pd.DataFrame:
+def training_fit(table: pd.DataFrame, by: Sequence[str] = ("task", "method")) -> pd.DataFrame:
     """Set the fit of the training set beside the dev set, one row per group: ``by``, runs, ...
 
     Estimates: misfit_rate (``misfits``) and failure_rate (Wilson), and the means (bootstrap) of
@@ -197,7 +194,7 @@ def training_fit(
             dict(zip(by, names, strict=True))
             | {"runs": len(runs)}
             | {name: wilson(int(which.sum()), len(runs)) for name, which in counts.items()}
-            | {name: bootstrap(values, np.mean, rng) for name, values in means.items()}
+            | {name: bootstrap(values, np.mean) for name, values in means.items()}
         )
     return pd.DataFrame(rows)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from stabkit import agreement, barriers, exhibits, mechanism, pages, tables
@@ -64,7 +63,7 @@ class Source:
         of_model = rates[rates["model"] == self.model]
         for task, runs in of_model.groupby("task", sort=False):
             found |= _by_key("Fig. 5", task, [agreement.corrected(self.model, runs)])
-            flat = mechanism.flat_loss(runs, np.random.default_rng(0))
+            flat = mechanism.flat_loss(runs)
             found |= _by_key("Fig. 2c", task, [flat])
         return found | self._of_weights()
 
@@ -151,7 +150,7 @@ def fit(runs: pd.DataFrame) -> pd.DataFrame:
     """Return ``stabkit.tables.training_fit`` of runs of GLUE as text, by task, rate and recipe."""
     named = runs.assign(recipe=runs["method"].fillna("Devlin, corrected"))
     by = ["task", "learning_rate", "recipe"]
-    found = tables.training_fit(named, np.random.default_rng(0), by).sort_values(by)
+    found = tables.training_fit(named, by).sort_values(by)
     shown = {name: [cell.percent() for cell in found[name]] for name in FIT}
     rates = [f"{rate:g}" for rate in found["learning_rate"]]
     return found.assign(learning_rate=rates, **shown).rename(columns=FIT)

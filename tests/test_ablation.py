@@ -183,7 +183,7 @@ def test_score_against_loss_draws_points_curve_band_and_correlation() -> None:
     note = figure.layout.annotations[0].text
     assert note.startswith(f"rank correlation {rho:.2f} (")
     assert note.endswith("<br>2 runs without a finite loss not drawn")
-    assert figures.score_against_loss(table, np.random.default_rng(0)) == figure
+    assert figures.score_against_loss(table) == figure
 
 
 def test_score_against_loss_of_few_runs_has_no_curve() -> None:
@@ -223,36 +223,36 @@ def test_figures_get_onto_a_page() -> None:
 
 def test_point_stability_by_hand() -> None:
     correct = [[True, True, False], [True, False, False], [True, True, True]]
-    found = point_stability(correct, rng())
+    found = point_stability(correct)
     variances = np.var(np.array(correct, dtype=float), axis=0, ddof=1)
     assert found.per_point.value == pytest.approx(variances.mean()) == pytest.approx(2 / 9)
     assert found.of_mean.value == pytest.approx(np.var([2 / 3, 1 / 3, 1], ddof=1))
-    assert found == point_stability(np.array(correct, dtype=int), rng())
+    assert found == point_stability(np.array(correct, dtype=int))
 
 
 def test_seeds_that_err_at_random_points_are_stable_in_the_mean_only() -> None:
     draws = rng()
-    at_random = point_stability(draws.random((25, 500)) < 0.8, draws)
+    at_random = point_stability(draws.random((25, 500)) < 0.8)
     assert at_random.per_point.low < at_random.per_point.value < at_random.per_point.high
     assert at_random.per_point.low < 0.16 < at_random.per_point.high
     assert at_random.of_mean.high < 0.001
     whole = np.repeat(
         draws.random((25, 1)) < 0.8, 500, axis=1
     )  # a run is right or wrong throughout
-    found = point_stability(whole, draws)
+    found = point_stability(whole)
     assert found.per_point == pytest.approx(found.of_mean)
 
 
 def test_point_stability_of_equal_runs_is_exactly_nothing() -> None:
     alike = np.tile(np.random.default_rng(0).random(500) < 0.685, (25, 1))
-    assert point_stability(alike, rng()) == ((0, 0, 0), (0, 0, 0))
+    assert point_stability(alike) == ((0, 0, 0), (0, 0, 0))
     nearly = alike.copy()
     nearly[0, 0] = not nearly[0, 0]
-    assert min(bound for found in point_stability(nearly, rng()) for bound in found) >= 0
+    assert min(bound for found in point_stability(nearly) for bound in found) >= 0
 
 
 def test_point_stability_needs_runs_by_points() -> None:
-    assert np.isnan(point_stability([[True, False]], rng()).per_point).all()
+    assert np.isnan(point_stability([[True, False]]).per_point).all()
     for wrong in ([True, False], [[0.5, 1.0]], np.empty((3, 0))):
         with pytest.raises(StabkitError, match=r"expected \(runs, points\)"):
-            point_stability(wrong, rng())
+            point_stability(wrong)

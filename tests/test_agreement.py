@@ -247,7 +247,7 @@ def long_runs(gain: float, failures: int = 3) -> tuple[pd.DataFrame, dict[str, p
 
 @pytest.mark.parametrize(("gain", "holds"), [(0.01, True), (-0.01, False)])
 def test_long_training_does_not_degrade(gain: float, holds: bool) -> None:
-    found = agreement.figure_8a(*long_runs(gain), rng())
+    found = agreement.figure_8a(*long_runs(gain))
     assert found.holds is holds
     assert found.number == pytest.approx((gain, gain, gain), abs=1e-9)
     assert found.runs == 22
@@ -255,19 +255,19 @@ def test_long_training_does_not_degrade(gain: float, holds: bool) -> None:
 
 def test_long_training_needs_all_runs_and_their_looks() -> None:
     table, histories = long_runs(0.01)
-    assert agreement.figure_8a(table.iloc[:-1], histories, rng()).holds is None
+    assert agreement.figure_8a(table.iloc[:-1], histories).holds is None
     all_failed = long_runs(0.01, failures=25)
-    assert agreement.figure_8a(*all_failed, rng()).reason == "every run fails"
+    assert agreement.figure_8a(*all_failed).reason == "every run fails"
     late = {key: history[history["step"] > 468] for key, history in histories.items()}
     with pytest.raises(StabkitError, match="no dev score within 3 epochs"):
-        agreement.figure_8a(table, late, rng())
+        agreement.figure_8a(table, late)
     with pytest.raises(StabkitError, match="no history of the run"):
-        agreement.figure_8a(table, {}, rng())
+        agreement.figure_8a(table, {})
 
 
 def test_dev_score_against_training_loss() -> None:
     table = ablation()
-    rising, lasting = agreement.figure_8b(table, rng())
+    rising, lasting = agreement.figure_8b(table)
     assert rising.holds
     assert rising.number.high < 0
     assert rising.shown().startswith("-0.")
@@ -281,7 +281,7 @@ def test_overfitting_is_seen_at_the_lowest_losses_only() -> None:
     table = ablation()
     learned = table[~table["flat_loss"].astype(bool)].sort_values("train_loss")
     table.loc[learned.index[: len(learned) // 4], "score_last"] -= 0.03
-    _, lasting = agreement.figure_8b(table, rng())
+    _, lasting = agreement.figure_8b(table)
     assert lasting.holds is False
     assert lasting.number.high < 0
 
@@ -289,13 +289,13 @@ def test_overfitting_is_seen_at_the_lowest_losses_only() -> None:
 def test_dev_score_against_training_loss_leaves_diverged_runs_out() -> None:
     table = ablation()
     table.loc[0, "train_loss"] = np.nan
-    rising, _ = agreement.figure_8b(table, rng())
+    rising, _ = agreement.figure_8b(table)
     assert rising.runs == len(table) - 1
     hopeless = ablation(dict.fromkeys(product((3, 10, 20), RATES, (False, True)), 25))
-    rising, lasting = agreement.figure_8b(hopeless, rng())
+    rising, lasting = agreement.figure_8b(hopeless)
     assert (rising.holds, lasting.holds) == (False, None)
     assert lasting.reason == "fewer than 2 runs learn"
-    unfinished = agreement.figure_8b(table.iloc[:-1], rng())
+    unfinished = agreement.figure_8b(table.iloc[:-1])
     assert {found.holds for found in unfinished} == {None}
 
 

@@ -391,5 +391,5 @@ def test_the_reference_draws_evenly_and_its_interval_is_the_bootstrap_s() -> Non
     counts = np.bincount(drawing.drawn(5, 1, 4, times=40_000).ravel(), minlength=4)
     assert counts / 10_000 == pytest.approx(np.ones(4), abs=0.04)
     values = np.random.default_rng(3).normal(size=25)
-    wanted = bootstrap(values, sample_std, np.random.default_rng(0))
+    wanted = bootstrap(values, sample_std)
     assert drawing.std_interval(values) == pytest.approx((wanted.low, wanted.high), rel=0.02)

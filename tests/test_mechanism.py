@@ -111,18 +111,17 @@ def test_a_layer_swap_may_disagree_or_be_unfit_to_judge() -> None:
 
 
 def test_flat_losses() -> None:
-    rng = np.random.default_rng(0)
     table = runs({(2e-4, False): 5})
-    found = mechanism.flat_loss(table, rng)
+    found = mechanism.flat_loss(table)
     assert found.holds
     assert found.number == pytest.approx((0, 0, 0))
     assert found.runs == 5
     table.loc[[0, 1], "train_loss"] = (0.69 * 0.5, np.nan)
-    found = mechanism.flat_loss(table, rng)
+    found = mechanism.flat_loss(table)
     assert found.holds is False  # 50 % away, mean of the four with a finite loss
     assert found.number.value == pytest.approx(0.125)
     assert found.reason.endswith("3 of 5 failed runs lie within")
-    assert mechanism.flat_loss(table[5:], rng).holds is None
+    assert mechanism.flat_loss(table[5:]).holds is None
 
 
 def kinds() -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
@@ -216,7 +215,7 @@ def test_a_collapse_lasts_to_the_end() -> None:
     "judge",
     [
         mechanism.layer_swap,
-        lambda table: mechanism.flat_loss(table, np.random.default_rng(0)),
+        mechanism.flat_loss,
         lambda table: mechanism.gradients(table, {}),
     ],
 )

@@ -20,7 +20,7 @@ from stabkit.figures.scores import (
 )
 from stabkit.figures.style import OTHERS, PALETTE, reference, translucent
 from stabkit.figures.values import about
-from stabkit.stats import Floats
+from stabkit.stats import Floats, resampler
 from stabkit.tables import SIGNS, finite_scores, learned_nothing, only, require
 
 FEW = 10  # runs of Fig. 8a
@@ -78,27 +78,27 @@ def _score_line(scores: pd.Series, line: dict[str, object], name: str, label: st
     )
 
 
-def score_against_loss(table: pd.DataFrame, rng: np.random.Generator | None = None) -> go.Figure:
+def score_against_loss(table: pd.DataFrame) -> go.Figure:
     """Draw each run's dev score against its training loss, with a smoothing spline (Fig. 8b).
 
     The spline is over log loss, its smoothness chosen by generalised cross-validation; the band
-    holds 95 % of the splines of resampled runs, which ``rng`` draws. Spearman's rank correlation
+    holds 95 % of the splines of resampled runs. Spearman's rank correlation
     has its interval. Runs whose loss is not finite cannot be drawn; the figure says how many.
     """
     require(table, (*NEEDED, "train_loss", "epochs"))
     only(table, "model", "task", "metric", "majority_score")
     finite_scores(table, "score_last")
-    losses, rng = table["train_loss"], rng or np.random.default_rng(0)
+    losses = table["train_loss"]
     runs = table[np.isfinite(losses) & (losses > 0)]
     require(runs, ("train_loss",))
     figure = go.Figure()
     for position, (epochs, group) in enumerate(runs.groupby("epochs")):
         figure.add_trace(_loss_points(group, f"{epochs} epochs", OTHERS[position % len(OTHERS)]))
-    figure.add_traces([*_curve(runs, rng), *symbol_key()])
+    figure.add_traces([*_curve(runs), *symbol_key()])
     level = 100 * runs["majority_score"].iloc[0]
     ends = runs["train_loss"].min(), runs["train_loss"].max()
     figure.add_trace(reference(ends, (level, level), "majority class"))
-    note = _correlation(runs, len(table) - len(runs), rng)
+    note = _correlation(runs, len(table) - len(runs))
     place = {"xref": "paper", "yref": "paper", "x": 0.01, "y": 0.01, "yanchor": "bottom"}
     figure.add_annotation(text=note, align="left", showarrow=False, **place)
     metric, title = runs["metric"].iloc[0], "loss on the training set (nats)"
@@ -122,15 +122,15 @@ def _loss_points(runs: pd.DataFrame, name: str, tint: str) -> go.Scatter:
     )
 
 
-def _correlation(runs: pd.DataFrame, lost: int, rng: np.random.Generator) -> str:
+def _correlation(runs: pd.DataFrame, lost: int) -> str:
     lines = [f"{lost} runs without a finite loss not drawn"] if lost else []
     if len(runs) > 2:
-        rho = rank_correlation(runs["train_loss"], runs["score_last"], rng)
+        rho = rank_correlation(runs["train_loss"], runs["score_last"])
         lines.insert(0, "rank correlation {:.2f} ({:.2f} to {:.2f})".format(*rho))
     return "<br>".join(lines)
 
 
-def _curve(runs: pd.DataFrame, rng: np.random.Generator) -> list[go.Scatter]:
+def _curve(runs: pd.DataFrame) -> list[go.Scatter]:
     """Return band and line, or nothing where the losses are too few or too alike."""
     x, y = np.log(runs["train_loss"].to_numpy()), 100 * runs["score_last"].to_numpy()
     edges = np.linspace(x.min(), x.max(), BINS + 1)
@@ -138,7 +138,7 @@ def _curve(runs: pd.DataFrame, rng: np.random.Generator) -> list[go.Scatter]:
     bins = np.searchsorted(edges[1:-1], x)
     if len(np.unique(bins)) < OCCUPIED:
         return []
-    draws = rng.integers(len(x), size=(CURVES, len(x)))
+    draws = resampler().integers(len(x), size=(CURVES, len(x)))
     drawn = [_spline(centres, bins[rows], y[rows]) for rows in draws]
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
     losses, tint = np.exp(centres), OTHERS[0]

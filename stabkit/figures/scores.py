@@ -195,7 +195,6 @@ def _line(arm: pd.DataFrame, name: str, tint: str, dash: str) -> go.Scatter:
 
 def summary_table(
     table: pd.DataFrame,
-    rng: np.random.Generator,
     by: Iterable[str] = ("task", "method"),
     score: str = "score_last",
 ) -> pd.DataFrame:
@@ -205,7 +204,7 @@ def summary_table(
     names the paper's tasks and methods, the preprint's numbers stand beside ours.
     """
     only(table, "model")
-    described = describe_groups(table, rng, by=tuple(by), score=score)
+    described = describe_groups(table, by=tuple(by), score=score)
     rows = [_summary_row(row) for _, row in described.iterrows()]
     texts = pd.DataFrame(rows).fillna("not reported")
     return pd.concat([described[list(by)], texts], axis=1)
