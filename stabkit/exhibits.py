@@ -174,7 +174,7 @@ EXHIBITS = (
         "perplexity as pre-trained layers are given back",
         "041_forgetting",
         "fig-2a-and-2b-layers-given-back",
-        SHORT,
+        (*SHORT, "table1-cola"),
         _forgetting,
     ),
     Exhibit(
@@ -222,7 +222,7 @@ EXHIBITS = (
         "loss and gradient norm around the runs",
         "052_surfaces",
         "fig-7-the-loss",
-        TABLE_1,
+        (*TABLE_1, "figure5"),
         _planes,
     ),
     Exhibit(
@@ -258,7 +258,13 @@ EXHIBITS = (
         _depth,
     ),
     Exhibit("Section 6", "the guidelines", "index", "what-to-do", TABLE_1),
-    Exhibit("Section 7.1", "stability per point", "07_appendix", "71-stability-per-point", TABLE_1),
+    Exhibit(
+        "Section 7.1",
+        "stability per point",
+        "07_appendix",
+        "71-stability-per-point",
+        (*TABLE_1, "table1-scitail"),
+    ),
     Exhibit("Sections 7.2, 7.3", "data and hyperparameters", "03_background", "data-section-72"),
     Exhibit(
         "Section 7.8",

@@ -44,7 +44,8 @@ def contrast(table: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
     failed = table["failed"].astype(bool)
     kind = np.where(failed, "failed", np.where(learned_nothing(table), "neither", "successful"))
     finite = ~table["diverged"].astype(bool)  # else there are no gradients to compare
-    judged = table.assign(kind=kind)[(kind != "neither") & finite].sort_values(["kind", "seed"])
+    order = ["kind", "seed", "bias_correction"]
+    judged = table.assign(kind=kind)[(kind != "neither") & finite].sort_values(order)
     for by in (["learning_rate", "bias_correction"], ["learning_rate"]):
         for _, cell in judged.groupby(by):
             sizes = cell.groupby("kind").size()

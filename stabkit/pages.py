@@ -28,6 +28,7 @@ from stabkit.store import Store
 from stabkit.studies import GLUE, study
 
 PLACES = {task: place for place, task in enumerate((*RECIPES, *GLUE))}
+UNKNOWN = 1.0  # in place of a reference rate; no run is made at it
 PAGE = re.compile(r"\]\(([\w-]+)(?:\.md)?(?:#[\w-]*)?\)")  # in a link; a notebook knows no anchors
 
 
@@ -61,12 +62,7 @@ def by_study(*studies: str) -> dict[str, pd.DataFrame]:
 def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
     found = [study(name) for name in studies]
     rates = {pilot: rate(pilot) for pilot in {one.pilot for one in found if one.needs_rate}}
-    return {
-        one.name: one.build(rates.get(one.pilot) or 0.0)
-        if rates.get(one.pilot) is not None or not one.needs_rate
-        else []
-        for one in found
-    }
+    return {one.name: one.build(rates.get(one.pilot) or UNKNOWN) for one in found}
 
 
 def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
@@ -108,7 +104,7 @@ def status(*studies: str) -> Any:
 
 def planned(*studies: str) -> int:
     """Return how many runs some studies have when they are complete; shared ones count once."""
-    return len({config for name in studies for config in study(name).build(1.0)})
+    return len({config for configs in _grids(studies).values() for config in configs})
 
 
 def exhibit(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Any]) -> Any:
