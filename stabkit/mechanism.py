@@ -87,9 +87,10 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
     if share is None:
         return first, Finding(*gone, int(failed.sum()), "a failed run has no excess at k = 0")
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
+    least = 100 * _excess_gone(np.exp(nll[failed]), top).min()
     told = (
-        f"failed runs' mean perplexity: {', '.join(steps)}; counted in perplexity itself, at least "
-        f"{100 * _excess_gone(np.exp(nll[failed]), top).min():.0f} % of a run's excess is gone"
+        f"failed runs' perplexity, geometric mean: {', '.join(steps)}; counted in perplexity "
+        f"itself, at least {least:.0f} % of a run's excess is gone"
     )
     most = bool(share.value > HALF)
     return first, Finding(*gone, int(failed.sum()), told, most, share, "%", HALF)
@@ -188,8 +189,8 @@ def _orders(head: tuple[str, str], logarithms: pd.Series) -> Finding:
     failed, successful = (logarithms.loc[kind] for kind in ("failed", "successful"))
     gap = _difference(successful, failed)
     told = (
-        f"orders of magnitude from {10 ** failed.mean():.2g} in failed runs to "
-        f"{10 ** successful.mean():.2g} in successful ones"
+        f"{10 ** failed.mean():.2g} in failed runs, {10 ** successful.mean():.2g} in successful "
+        "ones; the number is the difference in orders of magnitude"
     )
     return Finding(*head, len(logarithms), told, bool(gap.value > 0), gap, "", line=0)
 

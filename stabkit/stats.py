@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
     def percent(self) -> str:
         """Return for example ``12.0 (4.2 to 30.0)``, or the number alone without bounds."""
-        value, low, high = (100 * number for number in self)
+        value, low, high = (round(100 * number, 1) + 0.0 for number in self)  # + 0.0: no "-0.0"
         if np.isnan(value):
             return "none"
         return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} ({low:.1f} to {high:.1f})"
