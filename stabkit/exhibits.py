@@ -70,7 +70,7 @@ def scores(*studies: str, exhibited: tuple[str, ...] = TASKS) -> list[Finding]:
     if not finished:
         return []
     ready = pd.concat(finished, ignore_index=True)
-    judged = table_1_verdict(ready, exhibited=exhibited).findings()
+    judged = table_1_verdict(ready, exhibited=exhibited)
     found = [replace(finding, exhibit=paper_task(finding.exhibit)) for finding in judged]
     done = {finding.exhibit for finding in found}
     found += [

@@ -6,7 +6,7 @@ arXiv:2006.04884. Numbers are the authors', in percent; the criteria were fixed 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,7 +16,6 @@ import pandas as pd
 from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
-from stabkit.stats import Floats
 from stabkit.studies import REPORTED
 from stabkit.tables import describe_groups, only, require
 
@@ -140,26 +139,6 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Does an exhibit agree with the paper? ``checks``: task, check, holds, numbers, runs.
-
-    ``missing`` lists the exhibit's tasks without runs: the verdict is about the others only.
-    """
-
-    exhibit: str
-    agrees: bool
-    checks: pd.DataFrame
-    missing: tuple[str, ...] = ()
-
-    def findings(self) -> list[Finding]:
-        """Return the checks as findings, each named by its task."""
-        return [
-            Finding(row.task, row.check, int(row.runs), row.numbers, bool(row.holds))
-            for row in self.checks.itertuples()
-        ]
-
-
 def reported(task: str, method: str) -> Reported | None:
     """Return the preprint's numbers for a task (``mini-rte`` stands for ``rte``), if it has any."""
     return TABLE_1.get((paper_task(task), method))
@@ -174,7 +153,7 @@ def table_1_verdict(
     table: pd.DataFrame,
     score: str = "score_last",
     exhibited: Sequence[str] = TASKS,
-) -> Verdict:
+) -> list[Finding]:
     """Judge Fig. 1 and Table 1 by the criterion fixed before the runs.
 
     On each task of the exhibit: Ours has the smallest std; no method fails less often than Ours;
@@ -182,7 +161,7 @@ def table_1_verdict(
     comparisons of the exhibit; the means come in the preprint's order. ``table`` is a run table
     of one model with a column ``method`` (Devlin, Lee, Ours). Brown-Forsythe stands beside
     Levene in the numbers and decides nothing. Other ``exhibited`` tasks (section 7.8) are judged
-    alike. Raises StabkitError if a method has no runs.
+    alike. Findings are named by their task. Raises StabkitError if a method has no runs.
     """
     require(table, ("task", "method", "model"))
     only(table, "model")
@@ -193,16 +172,17 @@ def table_1_verdict(
         if absent := [method for method in METHODS if (task, method) not in described.index]:
             raise StabkitError(f"no runs of {', '.join(absent)} on {task}; run them first")
     tests = [(task, test) for task in tasks for test in _levene_ours(runs, task, score)]
-    checks = _checks(described, tasks, tests)
-    checks["runs"] = checks["task"].map(runs.groupby("task").size())
-    done = {paper_task(task) for task in tasks}
-    missing = tuple(task for task in exhibited if task not in done)
-    name = "Fig. 1 and Table 1" if tuple(exhibited) == TASKS else ", ".join(exhibited)
-    return Verdict(name, bool(checks["holds"].all()), checks, missing)
+    adjusted = list(zip(tests, holm([test.levene for _, test in tests]), strict=True))
+    return [
+        Finding(task, check, int((runs["task"] == task).sum()), numbers, holds)
+        for task in tasks
+        for check, holds, numbers in _checks(
+            described.loc[task], [(test, p) for (of, test), p in adjusted if of == task]
+        )
+    ]
 
 
-Check = tuple[str, bool, str]
-Tests = Sequence[tuple[str, VarianceTest]]  # each with its task
+Check = tuple[str, bool, str]  # the criterion, does it hold, its numbers
 
 
 def complete(runs: pd.DataFrame) -> bool:
@@ -234,19 +214,11 @@ def hopeless(runs: pd.DataFrame) -> list[str]:
     return [told] if cells else []
 
 
-def _checks(described: pd.DataFrame, tasks: Iterable[str], tests: Tests) -> pd.DataFrame:
-    """Return the columns task, check, holds, numbers."""
-    adjusted = holm([test.levene for _, test in tests])
-    rows = [
-        {"task": task, "check": check, "holds": holds, "numbers": numbers}
-        for task in tasks
-        for check, holds, numbers in (
-            *_spread_checks(described.loc[task]),
-            *_levene_checks(task, tests, adjusted, described.loc[task, "std"]),
-            _order_check(described.loc[task]),
-        )
-    ]
-    return pd.DataFrame(rows)
+def _checks(rows: pd.DataFrame, tests: Sequence[tuple[VarianceTest, float]]) -> Iterator[Check]:
+    """Check one task: the described groups by method, Levene's tests with their adjusted p."""
+    yield from _spread_checks(rows)
+    yield from (_levene_check(test, p, rows["std"]) for test, p in tests)
+    yield _order_check(rows)
 
 
 def _levene_ours(runs: pd.DataFrame, task: str, score: str) -> list[VarianceTest]:
@@ -265,18 +237,14 @@ def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
     yield "no method fails less often than Ours", least, _beside(rates)
 
 
-def _levene_checks(task: str, tests: Tests, adjusted: Floats, stds: pd.Series) -> Iterator[Check]:
+def _levene_check(test: VarianceTest, p: float, stds: pd.Series) -> Check:
     """Levene's test has two sides; only a difference on the paper's side is one for the paper."""
-    for (tested, test), p in zip(tests, adjusted, strict=True):
-        if tested != task:
-            continue
-        less = bool(stds["Ours"].value < stds[test.group].value)
-        numbers = (
-            f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
-            f"Brown-Forsythe {test.brown_forsythe:.2g}; "
-            f"Ours spreads {'less' if less else 'more'}"
-        )
-        yield f"Ours spreads less than {test.group} (Levene)", bool(p < ALPHA) and less, numbers
+    less = bool(stds["Ours"].value < stds[test.group].value)
+    numbers = (
+        f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
+        f"Brown-Forsythe {test.brown_forsythe:.2g}; Ours spreads {'less' if less else 'more'}"
+    )
+    return f"Ours spreads less than {test.group} (Levene)", bool(p < ALPHA) and less, numbers
 
 
 def _order_check(rows: pd.DataFrame) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from stabkit.errors import StabkitError
+from stabkit.findings import Finding
 from stabkit.paper import METHODS, TABLE_1, hopeless, reported, table_1_verdict
 from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
@@ -197,45 +199,55 @@ def test_describe_groups_names_runs_without_a_score() -> None:
         describe_groups(table)
 
 
+def verdicts(table: pd.DataFrame, **options: Any) -> dict[str, Finding]:
+    """Return what is judged of one task, by criterion."""
+    return {finding.criterion: finding for finding in table_1_verdict(table, **options)}
+
+
 def test_verdict_agrees_when_the_runs_are_like_the_papers() -> None:
     spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
-    verdict = table_1_verdict(table_1(spreads))
-    assert verdict.agrees
-    assert verdict.missing == ("mrpc", "cola")
-    assert len(verdict.checks) == 5
+    found = table_1_verdict(table_1(spreads))
+    assert [finding.holds for finding in found] == [True] * 5
+    assert {finding.runs for finding in found} == {75}
 
 
 def test_levene_is_told_with_the_side_that_spreads_more() -> None:
-    spreads = {"Devlin": 0.002, "Lee": 0.08, "Ours": 0.012}
-    checks = table_1_verdict(table_1(spreads)).checks.set_index("check")
-    devlin, lee = (checks.loc[f"Ours spreads less than {one} (Levene)"] for one in METHODS[:2])
-    assert devlin["numbers"].endswith("; Ours spreads more") and not devlin["holds"]
-    assert lee["numbers"].endswith("; Ours spreads less") and lee["holds"]
-    assert all(checks["numbers"].str.extract(r"p = ([\d.e-]+)")[0].dropna().astype(float) < 0.05)
+    found = verdicts(table_1({"Devlin": 0.002, "Lee": 0.08, "Ours": 0.012}))
+    devlin, lee = (found[f"Ours spreads less than {one} (Levene)"] for one in METHODS[:2])
+    assert devlin.reason.endswith("; Ours spreads more") and not devlin.holds
+    assert lee.reason.endswith("; Ours spreads less") and lee.holds
+    assert all(p < 0.05 for p in map(levene_p, (devlin, lee)))
+
+
+def levene_p(finding: Finding) -> float:
+    """Return the adjusted p of one of Levene's tests."""
+    return float(finding.reason.removeprefix("p = ").split()[0])
 
 
 def test_verdict_disagrees_and_says_where() -> None:
-    same = table_1(dict.fromkeys(METHODS, 0.05))
-    verdict = table_1_verdict(same)
-    checks = verdict.checks.set_index("check")["holds"]
-    assert not verdict.agrees
-    assert not checks.filter(like="Levene").any()
-    assert checks["means in the order Devlin < Lee < Ours"]
+    found = verdicts(table_1(dict.fromkeys(METHODS, 0.05)))
+    assert not any(found[name].holds for name in found if "Levene" in name)
+    assert found["means in the order Devlin < Lee < Ours"].holds
 
 
 def test_verdict_corrects_over_all_tasks() -> None:
-    spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
-    both = pd.concat([table_1(spreads), table_1(spreads, "mrpc")])
-    assert len(table_1_verdict(both).checks) == 10
+    spreads = {"Devlin": 0.02, "Lee": 0.021, "Ours": 0.01}
+    alone = table_1_verdict(table_1(spreads))
+    both = table_1_verdict(pd.concat([table_1(spreads), table_1(spreads, "mrpc")]))
+    assert [finding.exhibit for finding in both] == ["mini-rte"] * 5 + ["mrpc"] * 5
+    one, more = (
+        [levene_p(finding) for finding in found[:5] if "Levene" in finding.criterion]
+        for found in (alone, both)
+    )
+    assert all(p < q for p, q in zip(one, more, strict=True))  # twice as many tests
 
 
 def test_verdict_on_a_task_beyond_table_1() -> None:
     spreads = {"Devlin": 0.072, "Lee": 0.079, "Ours": 0.01}
     table = pd.concat([table_1(spreads), table_1(spreads).assign(task="mini-scitail")])
-    verdict = table_1_verdict(table, exhibited=("scitail", "qnli"))
-    assert verdict.checks["task"].unique().tolist() == ["mini-scitail"]
-    assert (verdict.exhibit, verdict.missing) == ("scitail, qnli", ("qnli",))
-    assert table_1_verdict(table).checks["task"].unique().tolist() == ["mini-rte"]
+    found = table_1_verdict(table, exhibited=("scitail", "qnli"))
+    assert {finding.exhibit for finding in found} == {"mini-scitail"}
+    assert {finding.exhibit for finding in table_1_verdict(table)} == {"mini-rte"}
 
 
 def test_the_methods_are_in_the_order_of_their_means_on_every_task() -> None:
