@@ -120,9 +120,13 @@ def ablation(
 ) -> list[RunConfig]:
     """Fig. 9, and 8a and 8b: epochs x learning rate x correction, 450 runs as in the paper."""
     base = preset("devlin", model=model, task=task, evals_per_epoch=LOOKS)
-    rates = [float(f"{rate * factor:.3g}") for factor in (0.5, 1.0, 1.5)]
+    rates = [_scaled(rate, factor) for factor in (0.5, 1.0, 1.5)]
     axes = {"epochs": epochs, "learning_rate": rates, "bias_correction": (False, True)}
     return grid(base, REPORTED, **axes)
+
+
+def _scaled(rate: float, factor: float) -> float:
+    return float(f"{rate * factor:.3g}")
 
 
 def small_data(rate: float, task: str, model: str = "mini-bert") -> list[RunConfig]:
@@ -207,6 +211,11 @@ STUDIES: dict[str, Study] = {
             lambda r: gate(r, ARCHITECTURES[1:], ("mini-rte",), 3),
         ),
         Study("table1-rte", "Fig. 1 and Table 1, RTE-like task", table_1),
+        Study(
+            "table1-half",
+            "the same at half the rate, where seeds part",
+            lambda rate: table_1(_scaled(rate, 0.5)),
+        ),
         Study("controls-rte", "the hidden multiplier as a learning rate", controls),
         Study("table1-mrpc", "Fig. 1 and Table 1, MRPC-like", lambda r: table_1(r, "mini-mrpc")),
         Study("table1-cola", "Fig. 1 and Table 1, CoLA-like", lambda r: table_1(r, "mini-cola")),

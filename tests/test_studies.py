@@ -74,7 +74,9 @@ def test_the_ablation_has_450_runs_and_shares_cells_with_the_other_studies() -> 
     methods = [c for c in studies.table_1(RATE) if not c.mixout]
     plain = [c for c in studies.controls(RATE) if c.multiplier == "none"]
     bert = [c for c in studies.figure_5(RATE) if c.model == "mini-bert"]
-    assert {*methods, *plain, *bert} <= {*runs}
+    half = [c for c in study("table1-half").build(RATE) if not c.mixout]
+    assert {c.learning_rate for c in half} == {RATE / 2}
+    assert {*methods, *plain, *bert, *half} <= {*runs}
     assert len(studies.figure_5(RATE)) == 450
 
 
