@@ -109,12 +109,16 @@ class Diagnosis:
         """Return what the failed runs have in common, as lines."""
         failed = self.failures.failures
         before = f"; {self.forgetful} of them had learned, and lost it" if self.forgetful else ""
+        known = self.unlearned + self.overfitted + self.diverged
         kinds = {
             f"end at the training loss of guessing{before}": self.unlearned,
             "fit the training set and guess on the dev set, which no recipe mends": (
                 self.overfitted
             ),
             "lost their loss to numbers that are not finite": self.diverged,
+            "learned a part of the training set, and nothing that the dev set shows": (
+                failed - known
+            ),
         }
         return [
             f"{count} of the {failed} failed runs {what}" for what, count in kinds.items() if count

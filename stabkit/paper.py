@@ -151,7 +151,6 @@ def paper_task(task: str) -> str:
 
 def table_1_verdict(
     table: pd.DataFrame,
-    score: str = "score_last",
     exhibited: Sequence[str] = TASKS,
 ) -> list[Finding]:
     """Judge Fig. 1 and Table 1 by the criterion fixed before the runs.
@@ -166,12 +165,12 @@ def table_1_verdict(
     require(table, ("task", "method", "model"))
     only(table, "model")
     runs = table[table["method"].isin(METHODS) & table["task"].map(paper_task).isin(exhibited)]
-    described = describe_groups(runs, score=score).set_index(["task", "method"])
+    described = describe_groups(runs).set_index(["task", "method"])
     tasks = list(runs["task"].unique())
     for task in tasks:
         if absent := [method for method in METHODS if (task, method) not in described.index]:
             raise StabkitError(f"no runs of {', '.join(absent)} on {task}; run them first")
-    tests = [(task, test) for task in tasks for test in _levene_ours(runs, task, score)]
+    tests = [(task, test) for task in tasks for test in _levene_ours(runs, task)]
     adjusted = list(zip(tests, holm([test.levene for _, test in tests]), strict=True))
     return [
         Finding(task, check, int((runs["task"] == task).sum()), numbers, holds)
@@ -221,9 +220,9 @@ def _checks(rows: pd.DataFrame, tests: Sequence[tuple[VarianceTest, float]]) -> 
     yield _order_check(rows)
 
 
-def _levene_ours(runs: pd.DataFrame, task: str, score: str) -> list[VarianceTest]:
+def _levene_ours(runs: pd.DataFrame, task: str) -> list[VarianceTest]:
     of_task = runs[runs["task"] == task]
-    groups = {m: of_task.loc[of_task["method"] == m, score].to_numpy() for m in METHODS}
+    groups = {m: of_task.loc[of_task["method"] == m, "score_last"].to_numpy() for m in METHODS}
     return variance_tests(groups, "Ours")
 
 

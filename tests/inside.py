@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from stabkit.stats import Floats
+
 DEPTH = 12
 WEIGHTS = ("attention.self.query.weight", "output.dense.weight", "attention.output.dense.weight")
 
@@ -32,7 +34,7 @@ def swaps(
 
 
 def history(
-    bottom: float, end: float, steps: int = 468, depth: int = DEPTH, wobble: float = 1.0
+    bottom: float, end: float, steps: int = 468, depth: int = DEPTH, wobble: float | Floats = 1.0
 ) -> pd.DataFrame:
     """Return gradients whose top layer goes from 1 to ``end``, the bottom one ``bottom`` of it."""
     step = np.arange(1, steps + 1)

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from stabkit import figures
 from stabkit.agreement import SETTINGS
 from stabkit.errors import StabkitError
+from stabkit.figures import generalisation
 from stabkit.figures.generalisation import BINS, _spline
 from stabkit.schedule import hidden_multiplier, linear_schedule
 from stabkit.stats import point_stability, wilson
@@ -256,3 +257,52 @@ def test_point_stability_needs_runs_by_points() -> None:
     for wrong in ([True, False], [[0.5, 1.0]], np.empty((3, 0))):
         with pytest.raises(StabkitError, match=r"expected \(runs, points\)"):
             point_stability(wrong)
+
+
+def test_the_interval_of_point_stability_by_hand() -> None:
+    # Half of the resamples of two runs hold one of them twice, the others both.
+    assert point_stability([[True], [False]]) == ((0.5, 0, 1), (0.5, 0, 1))
+    right = rng().random((25, 50)) < 0.8
+    wide, narrow = (point_stability(right, level).of_mean for level in (0.95, 0.5))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_the_long_line_is_the_mean_of_different_runs() -> None:
+    table = grid(epochs=(20,), learning_rate=(2e-4,), bias_correction=(True,)).iloc[1:4]
+    shifts = zip(table["key"], (0.0, 0.0, -0.3), strict=True)
+    looks = {key: history().assign(dev_score=history()["dev_score"] + by) for key, by in shifts}
+    *runs, mean, _ = figures.dev_over_training(table, looks).data
+    assert mean.y == pytest.approx(np.mean([run.y for run in runs], axis=0))
+
+
+def test_score_against_loss_crosses_failed_runs_out() -> None:
+    table = grid(epochs=(3, 10))
+    for trace in points(figures.score_against_loss(table)):
+        told = [verdict.split(";")[0] for verdict in trace.customdata[:, 1]]
+        assert [{"x": "failed"}.get(mark, "not failed") for mark in trace.marker.symbol] == told
+
+
+def test_the_band_holds_95_percent_of_the_resampled_splines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[np.ndarray] = []
+
+    def noted(*of: np.ndarray) -> np.ndarray:
+        made.append(_spline(*of))
+        return made[-1]
+
+    monkeypatch.setattr(generalisation, "_spline", noted)
+    figure = figures.score_against_loss(grid(epochs=(3, 10, 20)))
+    (band,) = (trace for trace in figure.data if trace.fill == "toself")
+    low, high = np.array(band.y[:BINS]), np.array(band.y[BINS:])[::-1]
+    resampled = np.array(made[:-1])  # the last one is the line
+    assert np.mean((low <= resampled) & (resampled <= high)) == pytest.approx(0.95, abs=0.02)
+
+
+def test_arms_have_the_colours_of_off_and_on() -> None:
+    off, on, *_ = shares(figures.arms(grid()))
+    assert off.hovertemplate.startswith("10 of 25") and on.hovertemplate.startswith("1 of 25")
+    assert (off.marker.color, on.marker.color) == (
+        figures.PALETTE["Devlin"],
+        figures.PALETTE["Ours"],
+    )

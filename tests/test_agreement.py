@@ -318,3 +318,18 @@ def test_an_exhibit_agrees_by_all_of_its_criteria_that_can_be_judged() -> None:
     assert found(False) == "does not agree: 0 of 1 criteria hold"
     assert found(None) == "not judged yet"
     assert outcome([]) == "states nothing to be tested"
+
+
+def test_a_plateau_is_no_turn() -> None:
+    cells = product((3, 10, 20), RATES, (False, True))
+    counts = {at: 9 if at[0] == 3 else 4 for at in cells}
+    epochs, rate, _ = agreement.figure_9(ablation(counts))
+    assert epochs.holds and rate.holds is False
+
+
+def test_equal_numbers_are_none_for_the_paper() -> None:
+    names = ("mini-bert", "mini-roberta", "mini-albert")
+    *_, least = agreement.figure_5(together(*(arms(12, 2, name) for name in names)))
+    assert least.holds is False
+    control = arms(2, 0, "mini-bert-shallow")
+    assert agreement.shallow(together(arms(2, 0), control)).holds is False

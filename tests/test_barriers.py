@@ -85,3 +85,8 @@ def test_empty_and_foreign_tables_are_refused(use: object) -> None:
     for table in (pd.DataFrame({"score": [1.0]}), pd.DataFrame()):
         with pytest.raises(StabkitError, match="no column"):
             use(table)
+
+
+def test_a_level_line_has_no_barrier() -> None:
+    line = between(inside.plane()).assign(loss=0.7, gradient_norm=2.0)
+    assert [finding.holds for finding in barriers.surface(line, "m")] == [False, False]

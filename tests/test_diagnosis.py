@@ -172,3 +172,21 @@ def test_a_table_without_a_column_that_decides_is_refused(name: str, tmp_path: P
 def test_a_foreign_table_is_refused() -> None:
     with pytest.raises(StabkitError, match="no column"):
         diagnose(pd.DataFrame({"a": [1]}))
+
+
+def test_a_failed_run_that_has_not_fitted_is_no_fault_of_the_data(tmp_path: Path) -> None:
+    halfway = {"failed": True, "score_last": 0.5, "train_accuracy": 0.7}
+    found = diagnose(table(tmp_path, GOOD, halfway))
+    assert (found.failures.failures, found.overfitted, found.unlearned) == (1, 0, 0)
+    assert [change.field for change in found.changes()] == ["bias_correction", "epochs"]
+    (reason,) = found.reasons()
+    assert reason.startswith("1 of the 1 failed runs learned a part of the training set, and")
+
+
+def test_the_hidden_rate_is_that_of_the_recipe_s_own_schedule() -> None:
+    told = [
+        remedy(preset("devlin", zero_first_update=zero), steps=468)[0].reason
+        for zero in (True, False)
+    ]
+    peaks = [int(reason.split("at its peak, at update ")[1].split(",")[0]) for reason in told]
+    assert peaks == [47, 46]

@@ -15,12 +15,14 @@ from stabkit.effects import (
     _spearman,
     fisher,
     holm,
+    mean_difference,
     rank_correlation,
     rate_difference,
     seeds_to_tell,
     variance_tests,
 )
 from stabkit.errors import StabkitError
+from stabkit.stats import RESAMPLES
 
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -144,3 +146,26 @@ def test_seeds_to_tell_gives_the_power_that_sampling_finds() -> None:
 def test_a_rate_that_is_no_share_is_refused() -> None:
     with pytest.raises(StabkitError, match="a failure rate of 60"):
         seeds_to_tell(60, 0.1, 5)
+
+
+def test_seeds_to_tell_may_be_as_many_as_there_are() -> None:
+    assert seeds_to_tell(1.0, 0.0, 4) == 4
+    assert seeds_to_tell(1.0, 0.0, 3) is None
+
+
+def test_mean_difference_has_an_interval_of_95_percent() -> None:
+    one, other = rng().normal(1, 1, 40), rng().normal(0, 2, 60)
+    value, low, high = mean_difference(one, other)
+    assert value == pytest.approx(one.mean() - other.mean())
+    half = 1.96 * np.sqrt(one.var() / 40 + other.var() / 60)
+    assert (value - low, high - value) == pytest.approx((half, half), rel=0.06)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_rank_correlation_has_the_coverage_that_is_asked_for(level: float) -> None:
+    x = rng().normal(size=60)
+    y = -x + np.random.default_rng(8).normal(size=60)
+    _, low, high = rank_correlation(x, y, level)
+    counts = rng().multinomial(60, np.full(60, 1 / 60), size=RESAMPLES)
+    found = _spearman(x, y, counts)
+    assert np.mean((low <= found) & (found <= high)) == pytest.approx(level, abs=0.02)

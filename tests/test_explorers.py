@@ -393,3 +393,17 @@ def test_the_reference_draws_evenly_and_its_interval_is_the_bootstrap_s() -> Non
     values = np.random.default_rng(3).normal(size=25)
     wanted = bootstrap(values, sample_std)
     assert drawing.std_interval(values) == pytest.approx((wanted.low, wanted.high), rel=0.02)
+
+
+def test_rates_open_at_the_smallest_rate_at_which_an_uncorrected_run_fails() -> None:
+    table = pilot()
+    assert island(rates(table))["start"]["learning_rate"] == RATES[0]
+    learned = (table["learning_rate"] == RATES[0]) & ~table["bias_correction"].astype(bool)
+    table.loc[learned, ["failed", "constant", "flat_loss"]] = False
+    table.loc[~learned, ["failed", "constant", "flat_loss"]] = True
+    assert island(rates(table))["start"]["learning_rate"] == RATES[1]
+
+
+def test_seeds_know_the_score_of_the_majority_class() -> None:
+    (cell,) = island(seeds(methods().query("method == 'Ours'")))["cells"]
+    assert cell["majority"] == pytest.approx(52)  # not its accuracy, here 50

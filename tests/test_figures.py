@@ -296,3 +296,49 @@ def test_things_with_a_colour_of_their_own_are_told_apart_by_every_eye(eye: str)
     places = {name: cielab(colour, SEEN[eye]) for name, colour in figures.PALETTE.items()}
     for one, other in combinations(places, 2):
         assert np.linalg.norm(places[one] - places[other]) > 4 * 2.3, (one, other)
+
+
+def test_failure_curves_are_of_any_sign_of_failure() -> None:
+    table = pilot()
+    table.loc[table.index % 10 == 9, "flat_loss"] = True
+    figure = figures.failure_curves(table)
+    for name, share in (("without", 50), ("with bias correction", 10)):
+        (line,) = [trace for trace in named(figure, name) if trace.mode == "lines+markers"]
+        assert list(line.y) == pytest.approx([share] * 3)
+
+
+def test_points_stand_beside_their_box() -> None:
+    figure = figures.seed_scores(runs())
+    boxes = [trace for trace in figure.data if trace.type == "box"]
+    for box, name in zip(boxes, ("Devlin", "Lee", "Ours"), strict=True):
+        (points,) = named(figure, name)
+        assert min(points.x) >= box.x[0] + box.width / 2
+
+
+def test_failed_runs_are_dotted_and_bear_their_name() -> None:
+    table = runs().iloc[25:35]
+    history = pd.DataFrame({"step": range(1, 4), "loss": 0.5})
+    figure = figures.training_curves(table, dict.fromkeys(table["key"], history))
+    seeds = table.groupby("failed")["seed"].agg(set)
+    for name, failed, dash in (("failed", True, "dot"), ("successful", False, "solid")):
+        lines = named(figure, name)
+        assert {line.meta["rows"]["seed"] for line in lines} == seeds[failed]
+        assert {line.line.dash for line in lines} == {dash}
+
+
+def test_gradient_norms_have_the_failed_run_above() -> None:
+    figure = figures.gradient_norms(gradients() / 2, gradients())
+    above, below = named(figure, "layer 3")
+    assert [note.text for note in figure.layout.annotations] == ["failed run", "successful run"]
+    assert (above.yaxis, below.yaxis) == ("y", "y2")
+    assert above.y == pytest.approx(below.y / 2)
+
+
+def test_summary_table_has_each_statistic_under_its_name() -> None:
+    table = runs()
+    shown = figures.summary_table(table).set_index("method")
+    scores = 100 * table.set_index("method").loc["Devlin", "score_last"]
+    kept = scores[~table.set_index("method").loc["Devlin", "failed"]]
+    expected = {"std": scores.std(), "std, not failed": kept.std(), "mean": scores.mean()}
+    for name, value in (expected | {"median": scores.median(), "max": scores.max()}).items():
+        assert shown.loc["Devlin", name].split(" ")[0] == f"{value:.1f}"

@@ -153,3 +153,18 @@ def test_the_figures_are_of_the_house() -> None:
         assert text == figures.html(figure, "caption", "alt")
         assert len(text) < 100_000
         assert "http" not in text
+
+
+def test_the_data_of_a_gradient_map_say_whose_they_are() -> None:
+    figure = figures.gradient_map(inside.history(0.01, 0.001), inside.history(10, 0.1))
+    table = figures.values(figure)
+    lowest = table.groupby("run")["log10 of the gradient norm"].min()
+    assert lowest["failed"] < lowest["successful"]
+    titles = [note.text for note in figure.layout.annotations[:2]]
+    assert [f"{trace.meta['rows']['run']} run" for trace in figure.data[:2]] == titles
+
+
+def test_a_cell_is_the_geometric_mean_of_its_steps() -> None:
+    wobbling = inside.history(1.0, 1.0, wobble=10.0 ** (np.arange(468) % 2))
+    cells = np.asarray(figures.gradient_map(wobbling, wobbling).data[0].z, dtype=float)
+    assert cells[:, 0] == pytest.approx(0.5, abs=1e-3)  # of eight steps, by turns 1 and 10

@@ -251,3 +251,9 @@ def test_the_corpus_has_all_constructions() -> None:
 def test_sentences_with_a_dependency_are_seeded() -> None:
     made = [[sentence(Random(i), kind) for i in range(50)] for kind in (True, False, True)]
     assert made[0] == made[2] != made[1]
+
+
+def test_a_passive_question_agrees_with_what_is_asked_about() -> None:
+    many = replace(CHASED, object=replace(CAT, many=True))
+    asked = {question(Random(i), many, "place", FIRST) for i in range(30)}
+    assert "where were the cats chased by the old dog ?" in asked

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -260,3 +261,16 @@ def test_questions_are_answered_by_sentences_with_their_content() -> None:
             unlike += bool(new)
     assert answered == 4999  # as large a share as in QNLI
     assert unlike > 1500
+
+
+def test_splits_stay_apart_where_few_examples_can_be_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = replace(
+        RECIPES["mini-rte"],
+        size=500,
+        draw=lambda rng, same: (f"{same} {rng.randrange(1200)}", None),
+    )
+    monkeypatch.setitem(RECIPES, "few", few)
+    parts = [split.texts_a for split in splits("few", 500) if split is not None]
+    assert len({text for texts in parts for text in texts}) == sum(map(len, parts)) == 1500

@@ -239,3 +239,10 @@ def test_models_that_cannot_be_mixed_are_refused():
         apply_mixout(model, 0.5, seeded())
     with pytest.raises(ModelError, match=r"no nn\.Linear"):
         apply_mixout(nn.Sequential(nn.Dropout(0.1)), 0.5, seeded())
+
+
+def test_gradient_of_the_reference_code_lacks_the_factor_at_any_rate():
+    pretrained, weight = pair()
+    leaf = weight.clone().requires_grad_()
+    Mixout(pretrained, 0.3, seeded(), rescale_gradient=False)(leaf).sum().backward()
+    assert leaf.grad.unique().tolist() == pytest.approx([0.0, 1.0])

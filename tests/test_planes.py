@@ -192,3 +192,11 @@ def test_the_figures_are_of_the_house() -> None:
 
 
 LINE = pd.DataFrame({"a": [0.0, 0.5, 1.0], "loss": [0.7, 0.9, 0.1]})
+
+
+def test_a_line_s_ends_have_the_marks_of_the_plane_s_corners() -> None:
+    a = np.linspace(0, 1, 5)
+    figure, plane = barrier_line(pd.DataFrame({"a": a, "loss": 1 + a})), surface_contours(table())
+    for name in ("failed", "successful"):
+        mark, corner = named(figure, name).marker, named(plane, name).marker
+        assert (mark.symbol, mark.color) == (corner.symbol, corner.color)

@@ -167,3 +167,10 @@ def test_real_text_has_a_pilot_of_its_own(store: Store, monkeypatch: pytest.Monk
     assert {c.learning_rate for c in selection.study_grid("wiki-table1", store)} == {1e-4}
     assert selection.reference_rate(store) == 2e-4
     assert len(selection.studied(store.table())) == len(store.table())
+
+
+def test_exhibited_are_the_lowest_seeds_however_the_table_lies() -> None:
+    configs = [c.replace(**fakes.DIGESTS) for c in studies.table_1(2e-4)[:8]]
+    table = results.frame(results.concat(fakes.judged(config).row() for config in configs))
+    shown = table[table["key"].isin(selection.exhibited(table.iloc[::-1]))]
+    assert sorted(shown["seed"]) == [0, 1, 2]

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
-from stabkit.paper import METHODS, TABLE_1, hopeless, reported, table_1_verdict
+from stabkit.paper import METHODS, TABLE_1, complete, hopeless, reported, table_1_verdict
 from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
     describe_groups,
@@ -323,3 +323,31 @@ def test_methods_that_mostly_fail_are_named_where_others_stand_beside_them() -> 
     assert hopeless(pd.DataFrame({"task": [], "method": []})) == []
     with pytest.raises(StabkitError, match="no column method"):
         hopeless(runs.drop(columns="method"))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_bootstrap_has_the_coverage_that_is_asked_for(level: float) -> None:
+    draws = rng().normal(size=25)
+    _, low, high = bootstrap(draws, np.mean, level)
+    half = norm.ppf((1 + level) / 2) * np.std(draws) / 5
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_equal_spreads_and_means_are_not_the_paper_s() -> None:
+    same = table_1({"Ours": 0.01})
+    found = verdicts(pd.concat([same.assign(method=method) for method in METHODS]))
+    assert not found["Ours has the smallest std"].holds
+    assert found["no method fails less often than Ours"].holds
+    assert not found["means in the order Devlin < Lee < Ours"].holds
+
+
+def test_a_method_of_which_half_the_runs_fail_does_not_mostly_fail() -> None:
+    rows = [("a", method, i < 2 and method == "Lee") for method in METHODS for i in range(4)]
+    runs = pd.DataFrame(rows, columns=["task", "method", "failed"])
+    assert hopeless(runs) == []
+
+
+def test_a_table_is_complete_with_all_seeds_of_every_method() -> None:
+    table = table_1(dict.fromkeys(METHODS, 0.05))
+    assert complete(table)
+    assert not complete(table.iloc[1:]) and not complete(table[table["method"] != "Lee"])

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -576,3 +577,13 @@ def test_a_missing_float_is_nan_and_other_missing_cells_are_none(folder: Path) -
     assert [cell is None for cell in table.best_step] == [False, True, True, False]
     assert table.failed.dtype == bool and table.epochs.dtype == np.int64
     assert isinstance(table, pd.DataFrame) and table.text_columns.tolist() == [()] * 4
+
+
+def test_a_run_of_one_s_own_goes_before_the_published_one(folder: Path) -> None:
+    grid = fakes.grid(2)
+    filled(folder / "published", grid).compact(folder / "results")
+    mine = fakes.quick(grid[0])
+    Store(folder / "own").put(replace(mine, summary=mine.summary | {"threads": "9"}))
+    store = Store(folder / "own", base=folder / "results")
+    assert store.table(grid)["threads"].tolist()[0] == "9"
+    assert len(store.table()) == 2

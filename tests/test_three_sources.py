@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import inside
 import pandas as pd
 import pytest
 from published import publish
@@ -95,3 +96,20 @@ def test_with_all_runs_every_exhibit_has_both_models(
     shown = three_sources.fit(pages.runs("wiki-rates", "wiki-table1"))
     assert set(shown["recipe"]) == {"Devlin", "Devlin, corrected", "Lee", "Ours"}
     assert len(shown) == 4 * 3 * 2 + 3 * 2 and "do not fit, %" in shown
+
+
+def test_the_verdict_counts_what_carries_over() -> None:
+    answers = [*three_sources.CARRIES.values(), "yes, holds in both", "cannot be said yet"]
+    rows = [("Fig. 5", "rte", str(i), "", "", "", answer) for i, answer in enumerate(answers)]
+    told = verdict(pd.DataFrame(rows, columns=list(COLUMNS)))
+    assert "**3 come out alike** and **2 do not**; 1 wait" in told
+    assert told.count("- Fig. 5") == 2
+
+
+def test_of_several_pairs_of_runs_the_first_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = (inside.plane(height).assign(key=key) for key, height in (("a", 0.4), ("b", -0.5)))
+    planes = pd.concat(pairs).assign(model="mini-bert", task="mini-rte")
+    found = {"layer-swaps": pd.DataFrame(), "loss-surfaces": planes}
+    monkeypatch.setattr(pages, "shelf", lambda name, *_by, **_kind: found[name])
+    judged = SOURCES[1]._of_weights()
+    assert judged["Fig. 7", "rte", "a maximum of the loss above both ends of the line"].holds

@@ -20,6 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from stabkit import figures, pages
 from stabkit.explorers import mechanism
+from stabkit.stats import wilson
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title>
 <script defer src="plotly.min.js"></script><script defer src="data.js"></script>
@@ -158,3 +159,11 @@ def test_a_browser_saves_tables(browser: Any, page: Path) -> None:
     file, text = saved(browser, page, "sheet", 1)
     assert file == "06_page-table-2.csv"
     pd.testing.assert_frame_equal(pd.read_csv(StringIO(text)), TABLE)
+
+
+def test_error_bars_are_the_interval_s() -> None:
+    table = figures.values(figures.small_data(test_ablation.small(25)))
+    first = table[table["learn nothing"].notna()].iloc[0]
+    share, low, high = wilson(int(first["learn nothing"]), int(first["runs"]))
+    assert first["above"] == pytest.approx(100 * (high - share))
+    assert first["below"] == pytest.approx(100 * (share - low))
