@@ -220,6 +220,7 @@ def test_seeds_do_not_mix_runs_that_differ_in_more_than_the_seed() -> None:
         other = table.assign(**changed, score_last=0.99, key="of-" + table["key"])
         both = pd.concat([other.query("seed != 1000"), table], ignore_index=True)
         assert usual in island(seeds(both))["cells"]  # the larger group
+    assert island(seeds(pd.concat([table, table])))["cells"] == island(seeds(table))["cells"]
     silent = table.assign(segments=False, score_last=0.99, key="of-" + table["key"])
     both = pd.concat([silent, table], ignore_index=True)
     assert usual in island(seeds(both))["cells"]  # as the presets have it

@@ -95,7 +95,7 @@ def _comparable(table: pd.DataFrame) -> pd.DataFrame:
     named = table["method"].notna() | (table["mixout"] == PLAIN["mixout"])
     usual = (table["warmup"] == RunConfig().warmup) & (table["multiplier"] == PLAIN["multiplier"])
     runs = table[named & usual & table["train_size"].isna() & table["epochs"].notna()]
-    runs = runs.assign(recipe=runs["method"].fillna(ANOTHER))
+    runs = runs.assign(recipe=runs["method"].fillna(ANOTHER)).drop_duplicates("key")
     kept = [_preferred(cell) for _, cell in _by_axes(runs)]
     kept = [cell for cell in kept if len(cell) >= NUMBERS[0]]
     if not kept:
