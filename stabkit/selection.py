@@ -119,7 +119,8 @@ def exhibited(runs: pd.DataFrame) -> list[str]:
     recipe = {"task": "mini-rte", "epochs": 3, "warmup": 0.1, **PLAIN}
     clear = runs[runs["failed"].astype(bool) | ~learned_nothing(runs)]
     plain = _having(clear[clear["seed"].isin(studies.REPORTED)], recipe)
-    plain = plain[[not departures(run) for run in plain.to_dict("records")]]
+    usual = [not departures(run) for run in plain.to_dict("records")]
+    plain = plain[np.array(usual, dtype=bool)]  # a list without entries would name columns
     cells = ["model", "learning_rate", "bias_correction", "failed"]
     keys: list[str] = plain.sort_values("seed").groupby(cells).head(SHOWN)["key"].tolist()
     return keys

@@ -174,3 +174,4 @@ def test_exhibited_are_the_lowest_seeds_however_the_table_lies() -> None:
     table = results.frame(results.concat(fakes.judged(config).row() for config in configs))
     shown = table[table["key"].isin(selection.exhibited(table.iloc[::-1]))]
     assert sorted(shown["seed"]) == [0, 1, 2]
+    assert selection.exhibited(table.assign(epochs=7)) == []
