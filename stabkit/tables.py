@@ -76,6 +76,12 @@ def learned_nothing(table: pd.DataFrame) -> pd.Series:
     return table[list(SIGNS)].astype(bool).any(axis=1)
 
 
+def by_accuracy(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the paper's verdict, accuracy, as their only sign of failure."""
+    require(table, tuple(SIGNS))
+    return table.assign(**{sign: False for sign in SIGNS if sign != "failed"})
+
+
 def learned_once(table: pd.DataFrame) -> pd.Series:
     """Return for each run whether its best look at the dev set stood clearly above the majority.
 

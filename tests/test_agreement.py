@@ -13,6 +13,7 @@ from stabkit.agreement import SETTINGS, as_table, settings
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding, outcome
 from stabkit.stats import Estimate, wilson
+from stabkit.tables import by_accuracy, learned_nothing
 
 RATES = (1e-4, 2e-4, 3e-4)
 FIXED = {
@@ -333,3 +334,12 @@ def test_equal_numbers_are_none_for_the_paper() -> None:
     assert least.holds is False
     control = arms(2, 0, "mini-bert-shallow")
     assert agreement.shallow(together(arms(2, 0), control)).holds is False
+
+
+def test_a_criterion_can_be_read_by_accuracy_alone() -> None:
+    table = ablation()
+    hidden = table.assign(flat_loss=True)  # by this sign every run fails
+    strict = by_accuracy(hidden)
+    assert learned_nothing(hidden).all()
+    assert learned_nothing(strict).equals(table["failed"].astype(bool))
+    assert agreement.figure_9(strict)[0].reason != agreement.figure_9(hidden)[0].reason

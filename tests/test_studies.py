@@ -91,7 +91,7 @@ def test_silent_choices_are_switched_one_by_one_in_a_cell_of_figure_5() -> None:
         assert runs[start : start + 25] == [config.replace(**changed) for config in cell]
         assert all(getattr(RunConfig(segments=True), name) != to for name, to in changed.items())
     table = pd.DataFrame([vars(config) for config in runs])
-    names = ["as released", *studies.SILENT]
+    names = [studies.USUAL, *studies.SILENT]
     assert studies.choices(table).tolist() == [name for name in names for _ in range(25)]
 
 
