@@ -103,11 +103,22 @@ STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 ONE_STEP: dict[str, Any] = {"max_steps": 1, "max_grad_norm": 1e-3, "logging_steps": 1}
 
 
-def test_norms_are_those_of_the_matrices_before_clipping(tmp_path: Path) -> None:
+class Scaled(Trainer):
+    """A Trainer that scales its loss, as with fp16 on a GPU."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+
+@pytest.mark.parametrize("kind", [Trainer, Scaled])
+def test_norms_are_those_of_the_matrices_before_clipping_and_scaling(
+    kind: type[Trainer], tmp_path: Path
+) -> None:
     few, alone = data(0, 16), classifier(**STILL).train()
     alone(**few.with_format("torch")[:]).loss.backward()
     model, whole = classifier(**STILL), {**ONE_STEP, "per_device_train_batch_size": 16}
-    *_, store = watched(tmp_path, model, train=few, **whole)
+    *_, store = watched(tmp_path, model, train=few, kind=kind, **whole)
     found = store.gradients(store.table()["key"][0]).iloc[0]
     assert found["step"] == 1
     matrices = {name: p for name, p in alone.named_parameters() if p.ndim > 1}
@@ -325,6 +336,34 @@ def test_a_dev_accuracy_on_the_way_is_kept(tmp_path: Path) -> None:
     one.train()
     row = Store(tmp_path / "watched").table().iloc[0]
     assert row["best_accuracy"] == 0.9 and row["score_last"] != 0.9
+
+
+def test_the_accuracy_on_other_data_than_the_dev_set_does_not_count(tmp_path: Path) -> None:
+    one = trainer(tmp_path, max_steps=4, eval_strategy="steps", eval_steps=2, dev=data(0, 8))
+    one.compute_metrics = lambda _: {"accuracy": 1.0}
+    folder, dev = str(tmp_path / "watched"), data(40, 60)
+    one.add_callback(StabilityCallback(one, folder, dev=dev, tell=lambda _: None))
+    one.train()
+    row = Store(folder).table().iloc[0]
+    assert row["best_accuracy"] == row["dev_accuracy"] < 1
+
+
+def test_of_several_rates_the_largest_is_the_run_s(tmp_path: Path) -> None:
+    model = classifier()
+    *_, store = watched(tmp_path, model, max_steps=2, optimizers=(OPTIMIZERS["rates"](model), None))
+    row = store.table().iloc[0]
+    rates = store.history(row["key"])["learning_rate"].tolist()
+    assert (row["learning_rate"], rates) == (1e-3, pytest.approx([1e-3, 5e-4]))
+
+
+def test_the_longest_text_may_be_one_of_either_set(tmp_path: Path) -> None:
+    lengths = [sum(mask) for mask in data(0, 60)["attention_mask"]]
+    short = [at for at, length in enumerate(lengths) if length < max(lengths)][:16]
+    long = [*short[:15], lengths.index(max(lengths))]
+    short_one, long_one = (data(0, 60).select(rows) for rows in (short, long))
+    for train, dev in ((short_one, long_one), (long_one, short_one)):
+        *_, store = watched(tmp_path, train=train, dev=dev, max_steps=1)
+    assert store.table()["max_length"].tolist() == [max(lengths)] * 2
 
 
 class Endless(IterableDataset):  # type: ignore[type-arg]

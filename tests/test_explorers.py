@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from html import unescape
 from pathlib import Path
@@ -278,6 +279,8 @@ def test_inside_thins_steps_and_digits_alone() -> None:
                 wanted = norms[columns.format(layer)].to_numpy()[kept]
                 assert run["norms"][name][layer] == pytest.approx(wanted, rel=1e-3)
     assert len(data["tints"]) == 3
+    assert data["entropy"] == 0.692
+    assert data["start"]["at"] == len(data["step"]) - 1  # where the runs have ended
 
 
 def test_inside_refuses_runs_that_cannot_be_set_side_by_side() -> None:
@@ -305,7 +308,10 @@ def test_swap_knows_every_run_and_what_is_judged_at_every_k(embeddings: bool) ->
     for found, (times, gone) in zip(told, given_back(table), strict=True):
         assert times and found["times"] == pytest.approx(list(times), rel=1e-3)
         assert gone and found["gone"] == pytest.approx(list(gone), rel=1e-3, abs=1e-6)
-    assert data["start"]["k"] == 5
+    assert data["start"] == {"embeddings": False, "k": 5}
+    shuffled = swaps().sample(frac=1, random_state=0).sort_values("run", kind="stable")
+    mixed = {(run["seed"], run["embeddings"]): run["nll"] for run in island(swap(shuffled))["runs"]}
+    assert mixed == {(run["seed"], run["embeddings"]): run["nll"] for run in data["runs"]}
 
 
 def test_swap_says_what_too_few_runs_cannot_tell() -> None:
@@ -329,6 +335,10 @@ def test_surface_has_the_numbers_of_its_planes() -> None:
             assert found["heights"][value] == pytest.approx(walked[value].tolist(), rel=1e-3)
             wanted = [*heights(between(plane), value), barrier(between(plane), value)]
             assert found["barrier"][value] == pytest.approx(wanted, rel=1e-3)
+            mesh = plane.pivot(index="b", columns="a", values=value).to_numpy()
+            relief = found["figures"][value]["relief"]["data"][0]["z"]
+            drawn = np.frombuffer(b64decode(relief["bdata"]), relief["dtype"])
+            np.testing.assert_allclose(drawn, mesh.ravel(), rtol=1e-3)
         names = [name for name, *_ in found["corners"]]
         assert names == ["pre-trained", "failed", "successful"]
         assert found["corners"][1][1:4] == pytest.approx([1, 0, 0.701], rel=1e-3)

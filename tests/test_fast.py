@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +62,18 @@ def test_without_dropout_it_agrees_with_the_plain_executor(architecture: str, pa
     config = tiny.config(architecture, init_std=0.5, **NO_DROPOUT)
     fast, plain = (measured(config, name, padded) for name in ("fast", "plain"))
     assert fast.shape[1] > 20
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_it_normalises_with_the_model_s_own_epsilon(architecture: str, tmp_path: Path) -> None:
+    """Published models differ in it, by seven orders of magnitude."""
+    folder = Path(tiny.save(tmp_path, architecture))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    changed = json.dumps(settings | {"layer_norm_eps": 0.1})
+    (folder / "config.json").write_text(changed, encoding="utf-8")
+    config = tiny.config(model=str(folder), init_std=0.5, **NO_DROPOUT)
+    fast, plain = (measured(config, name, padded=True) for name in ("fast", "plain"))
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
 
 

@@ -68,6 +68,13 @@ def test_texts_that_are_empty_cut_or_strange_are_told(tmp_path: Path) -> None:
     assert doubt.endswith("to mini-bert; it knows generated English alone: name a model")
 
 
+def test_a_text_as_long_as_may_be_is_not_cut(tmp_path: Path) -> None:
+    rows = [(text, str(i % 2)) for i, text in enumerate(texts(40))]
+    length = len(tiny.tokenizer()(rows[0][0])["input_ids"])
+    assert len(told(tmp_path, rows, max_length=length)) == 1
+    assert len(told(tmp_path, rows, max_length=length - 1)) == 2
+
+
 def test_labels_that_differ_in_capitals_are_named(tmp_path: Path) -> None:
     rows = [(text, ("good", "Good", "bad")[i % 3]) for i, text in enumerate(texts(60))]
     assert told(tmp_path, rows)[1].startswith("the labels Good, good differ in capitals only")

@@ -55,6 +55,21 @@ def test_own_dev_file_pairs_and_labels_in_the_order_of_numbers(tmp_path: Path) -
     assert load_task(str(tmp_path)).digest == loaded.digest  # the folder of both files
 
 
+def test_numbers_that_no_training_label_has_are_no_labels_of_dev(tmp_path: Path) -> None:
+    """Counted from 1 in one file and from 0 in the other, every label would be another's."""
+    rows = [{"text": "t", "label": label} for label in (1, 2)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    dev = write_jsonl(tmp_path / "dev.jsonl", [{"text": "t", "label": label} for label in (1, 0)])
+    with pytest.raises(DataError, match=r"unknown label '0' in example 2; .* labels are 1, 2"):
+        load_task(str(train), dev_file=dev)
+
+
+def test_a_quote_in_a_tsv_is_a_letter(tmp_path: Path) -> None:
+    path = tmp_path / "glue.tsv"
+    path.write_text('text\tlabel\n"so it\tx\nbegins\ty\nhe said "no"\tx\n', encoding="utf-8")
+    assert load_task(str(path), dev_file=path).train.texts_a == ('"so it', "begins", 'he said "no"')
+
+
 def test_own_csv_is_taken_at_its_word(tmp_path: Path) -> None:
     path = tmp_path / "odd.csv"
     content = '\ufefftext,label\n007,x\nNA,y\n"a ""b"", c\nd",x\nnull,y\n'

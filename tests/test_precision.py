@@ -58,6 +58,12 @@ def test_a_configuration_names_its_precision() -> None:
         RunConfig(precision=AUTO)  # type: ignore[arg-type]
 
 
+def test_products_are_tf32_where_a_run_asks_for_it_alone() -> None:
+    for precision in ("tf32", "fp16", "tf32", "bf16", "tf32", "fp32"):
+        set_precision(RunConfig(precision=precision))  # type: ignore[arg-type]
+        assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32"), precision
+
+
 def test_attention_is_never_cudnn_s() -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
     set_precision(RunConfig())

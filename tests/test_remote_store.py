@@ -24,6 +24,7 @@ from stabkit import leases, storage
 from stabkit import sweep as sweeps
 from stabkit.errors import StoreError, UnreachableError
 from stabkit.shelf import Shelf
+from stabkit.storage import Place
 from stabkit.store import Store
 from stabkit.sweep import sweep
 
@@ -115,6 +116,65 @@ def test_a_lease_holds_is_renewed_and_lapses_without_its_holder(url: str) -> Non
         assert fourth and time.monotonic() - began > leases.LAPSE
     with mine.claim("k") as fifth:
         assert fifth
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> Place:
+    for name, seconds in {"LAPSE": 0.6, "RENEW": 0.1, "LOOK": 0.05, "SETTLE": 0.2}.items():
+        monkeypatch.setattr(leases, name, seconds)
+    return storage.place(f"memory://{uuid.uuid4().hex}/k.lock")
+
+
+def test_a_lease_that_another_has_taken_over_is_left_to_them(claimed: Place) -> None:
+    with leases.lease(claimed, wait=False) as ours:
+        assert ours
+        storage.save(claimed, b"another 0")
+        time.sleep(3 * leases.RENEW)
+        assert storage.content(claimed) == b"another 0"
+    assert storage.content(claimed) == b"another 0"
+
+
+def hold(claimed: Place, held: list[tuple[float, float]]) -> threading.Thread:
+    """Wait for a lease in a thread that notes from when till when it has it."""
+
+    def work() -> None:
+        with leases.lease(claimed, wait=True):
+            began = time.monotonic()
+            time.sleep(2 * leases.SETTLE)
+            held.append((began, time.monotonic()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_lease_is_its_holder_s_however_long_another_waits(claimed: Place) -> None:
+    held: list[tuple[float, float]] = []
+    with leases.lease(claimed, wait=False):
+        waiting = hold(claimed, held)
+        time.sleep(3 * leases.LAPSE)
+        given_back = time.monotonic()
+    waiting.join()
+    assert held[0][0] > given_back
+
+
+def test_of_two_that_take_a_dead_lease_at_once_one_has_it(
+    claimed: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[float, float]] = []
+    together, save = threading.Barrier(2), storage.save
+
+    def at_once(path: Any, content: bytes) -> None:
+        if content.endswith(b" 0\n") and not held:
+            together.wait(timeout=20)
+        save(path, content)
+
+    storage.save(claimed, b"dead 7")
+    monkeypatch.setattr(storage, "save", at_once)
+    for thread in [hold(claimed, held) for _ in range(2)]:
+        thread.join()
+    (_, first), (second, _) = held
+    assert first < second
 
 
 @pytest.mark.slow

@@ -16,7 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stabkit.config import RunConfig
 from stabkit.graph import WARM, Captured
 from stabkit.loop import rates
-from stabkit.static import StaticLearner, forget, static_learner, supported
+from stabkit.static import (
+    GROW_AFTER,
+    START_SCALE,
+    StaticLearner,
+    forget,
+    static_learner,
+    supported,
+)
 from stabkit.train import _texts, _train, best_executor, follow, pin, run, run_seeds, trained_model
 
 GPU = [pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -103,7 +110,9 @@ def test_half_precision_agrees_as_far_as_it_goes(precision: str, device: torch.d
     assert (graph != full).any()
 
 
-@pytest.mark.parametrize("changes", [{}, {"mixout": 0.5}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"mixout": 0.5}, {"precision": "bf16"}, {"precision": "fp16"}], ids=str
+)
 def test_the_next_seed_finds_no_trace_of_the_last(
     changes: dict[str, Any], device: torch.device
 ) -> None:
@@ -121,6 +130,36 @@ def test_the_next_seed_finds_no_trace_of_the_last(
     assert again.history.equals(first.history)
     assert again.gradients.equals(first.gradients)
     assert again.summary["dev_predictions"] == first.summary["dev_predictions"]
+
+
+def test_a_scale_that_has_grown_or_shrunk_is_the_last_seed_s_alone() -> None:
+    recipe = pin(config(precision="fp16"))
+    task, train, dev = _texts(recipe)
+    forget()
+    learner = static_learner(recipe, len(task.labels), tiny.CPU, train)
+    assert learner.scale is not None
+    learner.scale.fill_(8.0)
+    learner.unbroken.fill_(GROW_AFTER - 1)
+    learner._restart([recipe], rates(recipe, 20), dev)
+    assert (learner.scale.item(), learner.unbroken.item()) == (START_SCALE, 0)
+
+
+@pytest.mark.parametrize("executor", ["plain", "fast", "graph"])
+def test_a_split_is_scored_whole_and_in_its_order_in_however_many_batches(
+    executor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, scored = pin(config(init_std=0.5)), []
+    for size in (64, 7):  # one batch; six for the 40 to train on, four for the 24 of dev
+        monkeypatch.setattr("stabkit.batches.EVALUATION_BATCH", size)
+        monkeypatch.setattr("stabkit.scoring.EVALUATION_BATCH", size)
+        forget()
+        scored.append(_train(recipe, executor, tiny.CPU))
+    forget()
+    whole, parts = (done.trainer.evaluate(done.train) for done in scored)
+    assert len(np.unique(whole[:, 0])) == 40
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    for step, found in scored[0].records.evaluations.items():
+        np.testing.assert_array_equal(scored[1].records.evaluations[step], found)
 
 
 def test_a_loss_that_is_not_a_number_is_recorded(device: torch.device) -> None:

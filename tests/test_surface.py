@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from stabkit import models
+from stabkit import batches, models
 from stabkit.batches import Encoded, encode
 from stabkit.errors import StabkitError, StoreError
 from stabkit.geometry import Plane, grid, project
@@ -125,6 +125,15 @@ def test_loss_and_gradient_are_the_plain_model_s(architecture: str) -> None:
     norm = math.sqrt(sum((g**2).sum().item() for g in gradients if g is not None))
     found = surface(plane(architecture), model(architecture), examples, CORNERS, gradient=True)
     assert values(found)[1] == pytest.approx((loss.item(), norm), rel=1e-4)
+
+
+def test_batches_are_no_part_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is that of the mean loss over all examples, however many go through at once."""
+    whole = evaluate(loaded(plane().first), data(), gradient=True)
+    monkeypatch.setattr(batches, "EVALUATION_BATCH", 12)  # 12, 12, 12 and 4 of 40
+    (parts,) = values(surface(plane(), model(), data(), [(1.0, 0.0)], gradient=True))
+    assert parts == evaluate(loaded(plane().first), data(), gradient=True)
+    assert parts == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_frozen_parameter_is_no_part_of_the_gradient() -> None:

@@ -38,6 +38,19 @@ def test_missing_files_and_unknown_names() -> None:
         load_task("mini-rtee")
 
 
+def test_a_digest_is_of_names_and_metric_too() -> None:
+    one = task([0, 1, 2], [0])
+    assert task([0, 1, 2], [0]).digest == one.digest
+    others = [
+        task([0, 1, 2], [0], ("b", "a", "c")),
+        task([0, 1, 2], [1]),
+        task([0, 2, 1], [0]),
+        Task("t", one.train, one.dev, one.labels, "mcc"),
+    ]
+    assert len({one.digest, *(other.digest for other in others)}) == 5
+    assert Task("another name", one.train, one.dev, one.labels).digest == one.digest
+
+
 def test_baselines_and_entropy_in_closed_form() -> None:
     made = task([0, 0, 0, 1], [1, 1, 0, 2])
     assert made.majority_accuracy == 0.5
