@@ -131,9 +131,9 @@ def test_preparing_twice_changes_nothing(
 
 
 def test_the_readme_s_picture_draws_the_published_runs() -> None:
-    runs = pages.runs("table1-rte")
+    runs = pages.runs("table1-half")
     if runs.empty:
-        pytest.skip("no runs of table1-rte are published yet")
+        pytest.skip("no runs of table1-half are published yet")
     drawn = script("picture")
     assert drawn.TARGET.read_text(encoding="utf-8") == drawn.picture(runs), "run book/picture.py"
     assert drawn.picture(runs).count("<circle") + drawn.picture(runs).count("l8,8") == len(runs)
@@ -288,9 +288,9 @@ def test_a_table_of_many_columns_is_a_list_on_a_phone(browser: Any, built: Path,
 
 @pytest.mark.browser
 def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path) -> None:
-    runs = pages.runs("table1-rte")
+    runs = pages.runs("table1-half")
     if runs.empty:
-        pytest.skip("no runs of table1-rte are published yet")
+        pytest.skip("no runs of table1-half are published yet")
     opened(browser, built / "06_baseline.html")
     rows = browser.execute_script(
         "return [...document.querySelectorAll('[data-kind=seeds] tbody tr')]"
