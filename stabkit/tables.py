@@ -21,6 +21,12 @@ SIGNS = {  # of failure; a run slightly above chance passes the first, the paper
     "flat_loss": "training loss within 5 % of the label entropy, or above",
     "diverged": "loss not finite",
 }
+CHANGES = {  # of the usual recipe, by whether the bias is corrected and the training long
+    (False, False): "neither",
+    (True, False): "correction alone",
+    (False, True): "long training alone",
+    (True, True): "both",
+}
 UNFITTED = ("flat_loss", "diverged")  # the signs that are of the training set
 CLEAR = 0.1  # dev accuracy above the majority class by which a run has plainly learned something
 # The number of a layer (ALBERT: of a group of layers that share weights); a matrix's name in it.
@@ -127,6 +133,26 @@ def failure_curve(
         low=[rate.low for rate in rates],
         high=[rate.high for rate in rates],
     )
+
+
+def each_change(table: pd.DataFrame) -> pd.DataFrame:
+    """Set bias correction and long training, each alone, beside both and neither, rate by rate.
+
+    Columns: learning_rate, change (of CHANGES), runs, failures (any of the SIGNS), low and high of
+    their rate, and mean, that of all dev scores. Long are the runs of the most epochs, short those
+    of the fewest; all else but the seed should be one.
+    """
+    require(table, ("epochs", "bias_correction", "score_last", *SIGNS))
+    few, most = table["epochs"].min(), table["epochs"].max()
+    ends = table[table["epochs"].isin((few, most))]
+    arms = zip(ends["bias_correction"].astype(bool), ends["epochs"] == most, strict=True)
+    by = ["learning_rate", "change"]
+    ends = ends.assign(change=[list(CHANGES).index(arm) for arm in arms])
+    found = failure_curve(ends, by).merge(ends.groupby(by)["score_last"].mean().reset_index())
+    found["change"] = [list(CHANGES.values())[place] for place in found["change"]]
+    return found.rename(columns={"score_last": "mean"})[
+        [*by, "runs", "failures", "low", "high", "mean"]
+    ]
 
 
 def in_every_cell(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

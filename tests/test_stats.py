@@ -18,6 +18,7 @@ from stabkit.paper import METHODS, TABLE_1, complete, hopeless, reported, table_
 from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
     describe_groups,
+    each_change,
     failure_curve,
     failures,
     fitting_rate,
@@ -154,6 +155,32 @@ def test_seeds_that_every_cell_has() -> None:
     assert in_every_cell(whole.iloc[3:5], ["epochs"]).empty
     with pytest.raises(StabkitError, match="no column epochs"):
         in_every_cell(whole.drop(columns="epochs"), ["epochs"])
+
+
+def test_each_change_stands_beside_both_and_neither() -> None:
+    """The middle length is no arm; columns as from a store, runs in any order."""
+    cells = {(3, False): 9, (3, True): 0, (20, False): 2, (20, True): 1, (10, True): 5}
+    tables = [
+        pilot({(rate, on): lost}).assign(epochs=epochs, score_last=epochs / 100 + on)
+        for rate in (2e-4, 1e-4)
+        for (epochs, on), lost in cells.items()
+    ]
+    found = each_change(pd.concat(tables).sample(frac=1, random_state=0))
+    size = len(tables[0])
+    wanted = [
+        ("neither", size, 9, 0.03),
+        ("correction alone", size, 0, 1.03),
+        ("long training alone", size, 2, 0.2),
+        ("both", size, 1, 1.2),
+    ]
+    columns = ["change", "runs", "failures", "mean"]
+    for rate in (1e-4, 2e-4):
+        rows = found.loc[found["learning_rate"] == rate, columns]
+        assert [tuple(row[:3]) for row in rows.to_numpy()] == [row[:3] for row in wanted]
+        assert rows["mean"].tolist() == pytest.approx([row[3] for row in wanted])
+    assert found["learning_rate"].is_monotonic_increasing
+    with pytest.raises(StabkitError, match="no column epochs"):
+        each_change(pd.DataFrame({"bias_correction": [True]}))
 
 
 def test_learning_rate_rule() -> None:
