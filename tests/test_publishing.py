@@ -1,4 +1,4 @@
-"""The workflow that publishes the book: the README's command, and the folder that it fills."""
+"""The workflows: what is published is what `make book` builds; changes are tested by .ci/run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-JOBS = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text(encoding="utf-8"))["jobs"]
+BOOK, TEST = (
+    yaml.safe_load((ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8"))
+    for name in ("book", "test")
+)
+JOBS = BOOK["jobs"]
 
 
 def test_what_is_published_is_what_make_book_builds() -> None:
@@ -23,3 +27,12 @@ def test_only_the_job_that_publishes_may_write() -> None:
     assert JOBS["build"]["permissions"] == {"contents": "read"}
     assert JOBS["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
     assert JOBS["publish"]["needs"] == "build"
+
+
+def test_a_proposed_change_is_tested_as_everywhere_else() -> None:
+    assert "pull_request" in TEST[True]  # YAML 1.1 reads the key "on" as true
+    (job,) = TEST["jobs"].values()
+    assert job["permissions"] == {"contents": "read"}
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "make book" in script and "exec make test" in script
