@@ -29,7 +29,7 @@ from stabkit.models import build
 from stabkit.presets import is_organism
 from stabkit.records import hardware, provenance
 from stabkit.schedule import short
-from stabkit.selection import specimens
+from stabkit.selection import SHOWN, specimens
 from stabkit.shelf import Shelf
 from stabkit.store import Store
 from stabkit.surface import surface
@@ -46,7 +46,7 @@ def layer_swaps(runs: pd.DataFrame, shelf: Shelf) -> None:
     ``runs`` is a run table of one model and task. Rows: run, seed, failed, embeddings, k, nll,
     perplexity, tokens, provenance.
     """
-    for row in specimens(runs).to_dict("records"):
+    for row in _alone(runs, SHOWN):
         for embeddings in (False, True):
             key = _key("layer swap", row["key"], embeddings)
             words = f"{_told(row)}, {'pre-trained' if embeddings else 'its own'} embeddings"
@@ -62,7 +62,7 @@ def loss_surface(runs: pd.DataFrame, shelf: Shelf) -> None:
     the kind "trajectories", how each of the two runs gets to its end: failed_run, successful_run,
     run, step, a, b, residual, distance (``stabkit.geometry.project``), provenance.
     """
-    failed, successful = specimens(runs, each=1).to_dict("records")
+    failed, successful = _alone(runs, 1)
     ends = {"failed_run": failed["key"], "successful_run": successful["key"]}
     key = _key("surface", *ends.values(), EXAMPLES, SIDE, LOW, HIGH)
     words = f"{SIDE} x {SIDE} points around {_told(failed)} and {_told(successful)}"
@@ -82,6 +82,22 @@ ANALYSES: dict[str, Callable[[pd.DataFrame, Shelf], None]] = {
 }
 
 
+def _alone(runs: pd.DataFrame, each: int) -> list[dict[str, Any]]:
+    """Return the specimens among runs that can be made again one by one."""
+    at_once = runs["executor"] == "together"
+    left_out = (
+        f"{at_once.sum()} runs that were trained several at once cannot be made again one by one, "
+        "and do not count: do their seeds anew (--anew, without --seeds-at-once)"
+    )
+    try:
+        found: list[dict[str, Any]] = specimens(runs[~at_once], each).to_dict("records")
+        return found
+    except StabkitError as problem:
+        if not at_once.any():
+            raise
+        raise StabkitError(left_out if at_once.all() else f"{problem}; {left_out}") from None
+
+
 def _swapped(row: dict[str, Any], embeddings: bool) -> pd.DataFrame:
     model = str(row["model"])
     table = layer_swap(_made_again(row), model, _text(model), embeddings)
@@ -98,7 +114,9 @@ def _surface(failed: dict[str, Any], successful: dict[str, Any], points: Store) 
     """Return the surface; what is measured of it by the time of a kill is kept in ``points``."""
     plane, start = _plane(failed, successful)
     config, mesh = pin(RunConfig.from_row(successful)), grid(LOW, HIGH, SIDE)
-    data = encode(config, subset(task_of(config), EXAMPLES, seed=0).train)
+    task = task_of(config)
+    few = subset(task, min(EXAMPLES, len(task.train)), seed=0).train
+    data = encode(config, few)
     return _signed(successful, surface(plane, start, data, mesh, gradient=True, store=points))
 
 

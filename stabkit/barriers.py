@@ -93,5 +93,8 @@ def surface(line: pd.DataFrame, where: str) -> list[Finding]:
         over = Estimate(highest / end - 1, np.nan, np.nan)
         head = f"{exhibit}, {where}", f"a maximum of the {name} above both ends of the line"
         told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
-        found.append(Finding(*head, 2, told, highest > end, over, "%"))
+        if np.isfinite(over.value):
+            found.append(Finding(*head, 2, told, highest > end, over, "%"))
+        else:
+            found.append(Finding(*head, 2, "a run has diverged: there is nothing to compare"))
     return found

@@ -92,7 +92,7 @@ def prepare(
     Special and unknown tokens are never hidden.
 
     Raises DataError where there is nothing to hide, ConfigError for a rate or length that cannot
-    be, ModelError for a tokenizer without a mask.
+    be, ModelError for a tokenizer without a mask or, in Python alone, without windows.
     """
     ids, attention = (part[:limit] for part in _windows(texts, tokenizer, max_length))
     return hide(Rows(ids, attention, None), tokenizer, rate, seed)
@@ -105,6 +105,11 @@ def _windows(texts: Iterable[str], tokenizer: Any, max_length: int) -> tuple[Ten
         raise ConfigError(
             f"max_length is {max_length}; expected {fixed + 1} to {tokenizer.model_max_length}, "
             "the special tokens and the longest text that the model takes"
+        )
+    if not tokenizer.is_fast:  # which would keep the first window alone, and say nothing
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} cannot cut a text into windows; expected a "
+            "fast one, as AutoTokenizer loads from tokenizer.json"
         )
     stream = " ".join(text.strip() for text in texts if text.strip())
     if not stream:

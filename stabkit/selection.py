@@ -130,14 +130,15 @@ def specimens(runs: pd.DataFrame, each: int = SHOWN) -> pd.DataFrame:
     """Return ``each`` failed and ``each`` successful runs of one configuration, by lowest seed.
 
     It is the plain one with the smallest learning rate that has so many of both, and of several the
-    one with fewest ``departures``; successful are runs without any sign of failure. Pilot seeds are
-    for choosing and are passed over. Raises StabkitError where no configuration has.
+    one with fewest ``departures``, fewest epochs and the usual warmup; successful are runs without
+    any sign of failure. Pilot seeds are for choosing and are passed over. Raises StabkitError where
+    no configuration has.
     """
     judged = runs.assign(nothing=learned_nothing(runs)).sort_values("seed")
     plain = _having(judged[~judged["seed"].isin(studies.PILOT)], PLAIN)
     names = [f.name for f in fields(RunConfig) if f.name not in (*LOCATIONS, *SEEDS)]
     cells = [cell for _, cell in plain.groupby(["model", *names], dropna=False, sort=False)]
-    for cell in sorted(cells, key=lambda cell: _rate_and_departures(cell.iloc[0])):
+    for cell in sorted(cells, key=lambda cell: _distance(cell.iloc[0])):
         kinds = [cell[cell["failed"].astype(bool)], cell[~cell["nothing"]]]
         if min(map(len, kinds)) >= each:
             return pd.concat([kind.head(each) for kind in kinds])
@@ -154,8 +155,11 @@ def departures(run: Mapping[Hashable, Any]) -> int:
     return sum(run[name] != getattr(usual, name) for name in names)
 
 
-def _rate_and_departures(run: pd.Series) -> tuple[float, int]:
-    return float(run["learning_rate"]), departures(run.to_dict())
+def _distance(run: pd.Series) -> tuple[float, ...]:
+    """Return how far a run is from the one to look at: the first number counts most."""
+    epochs = np.inf if pd.isna(run["epochs"]) else run["epochs"]
+    warmup = abs(run["warmup"] - preset("devlin", model=run["model"]).warmup)
+    return float(run["learning_rate"]), departures(run.to_dict()), float(epochs), float(warmup)
 
 
 def _having(runs: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:

@@ -63,12 +63,14 @@ def run(
     """
     say_where_data_lie(data_dir)
     from stabkit import report
+    from stabkit.store import Store
 
     runs = open_store(store, results)
     config = _configured(ctx, settings, runs)
     _do(config, runs, threads)
     print(report.outcome(runs.table([config]).iloc[0]))
-    print(f"  kept in {store}; stabkit show {config.key} tells all")
+    published = runs.base and config.key not in Store(store)
+    print(f"  kept in {runs.base if published else store}; stabkit show {config.key} tells all")
 
 
 def diagnose(

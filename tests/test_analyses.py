@@ -15,7 +15,6 @@ from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.presets import preset
 from stabkit.records import hardware
-from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.surface import evaluate
 from stabkit.tables import SIGNS
@@ -39,7 +38,7 @@ def runs() -> pd.DataFrame:
 def test_layer_swaps_are_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(specimens, "__defaults__", (1,))
+    monkeypatch.setattr(analyses, "SHOWN", 1)
     table, shelf = runs(), Shelf(tmp_path)
     layer_swaps(table, shelf)
     found = shelf.table("layer-swaps")
@@ -108,3 +107,19 @@ def test_trajectories_lead_from_the_start_of_a_run_to_its_corner(
         monkeypatch.setattr(analyses, name, None)
     loss_surface(table, shelf)
     assert capsys.readouterr().err == told.replace("\n", ": is there\n")
+
+
+def test_a_run_is_made_again_as_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(analyses, "trained_model", lambda _, *how: asked.append(how))
+    analyses._made_again(runs().assign(executor="plain", threads=2).iloc[0].to_dict())
+    assert asked == [("plain", 2, torch.device("cpu"))]
+
+
+def test_runs_of_several_seeds_at_once_are_passed_over_and_named(tmp_path: Path) -> None:
+    table, shelf = runs(), Shelf(tmp_path)
+    mixed = table.assign(executor=["fast", "together"])
+    with pytest.raises(StabkitError, match=r"has 3 failed and 3 successful .*; 1 runs that were "):
+        analyses.layer_swaps(mixed, shelf)
+    with pytest.raises(StabkitError, match=r"^2 runs that were .*without --seeds-at-once"):
+        analyses.layer_swaps(table.assign(executor="together"), shelf)

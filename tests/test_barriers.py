@@ -90,3 +90,20 @@ def test_empty_and_foreign_tables_are_refused(use: object) -> None:
 def test_a_level_line_has_no_barrier() -> None:
     line = between(inside.plane()).assign(loss=0.7, gradient_norm=2.0)
     assert [finding.holds for finding in barriers.surface(line, "m")] == [False, False]
+
+
+def test_each_value_is_judged_on_its_own_line() -> None:
+    rising = between(inside.plane()).assign(gradient_norm=lambda line: 1 + line["a"])
+    loss, norm = barriers.surface(rising, "m")
+    assert (loss.holds, norm.holds) == (True, False)
+    assert norm.number.value == pytest.approx(1.9 / 2 - 1)
+
+
+def test_a_line_to_a_diverged_run_is_not_judged() -> None:
+    plane = inside.plane()
+    plane.loc[plane["a"] != 0, ["loss", "gradient_norm"]] = math.nan
+    found = barriers.surface(between(plane), "m")
+    assert [finding.holds for finding in found] == [None, None]
+    assert {finding.reason for finding in found} == {
+        "a run has diverged: there is nothing to compare"
+    }

@@ -11,8 +11,10 @@ import tiny
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from stabkit import models
 from stabkit.batches import EVALUATION_BATCH, Encoded, encode, evaluation_batches, training_batches
 from stabkit.errors import ConfigError, ModelError
+from stabkit.masking import prepare
 from stabkit.mini.tasks import splits
 from stabkit.tasks import Split
 
@@ -151,3 +153,34 @@ def test_evaluation_sees_every_example_once_the_shortest_first() -> None:
     assert (np.diff(data.lengths[rows.numpy()]) >= 0).all()
     for row, batch in batches:
         assert batch["input_ids"].shape[1] == data.lengths[row.numpy()].max()
+
+
+def left_padding(folder: Path) -> str:
+    """Save a model whose tokenizer pads on the left."""
+    saved, path = tiny.save(folder), folder / "tokenizer_config.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**told, "padding_side": "left"}), encoding="utf-8")
+    return saved
+
+
+def test_padding_is_on_the_right_whatever_a_tokenizer_says(tmp_path: Path) -> None:
+    folder = left_padding(tmp_path)
+    assert models.load_tokenizer(folder).padding_side == "left"
+    data = encode(tiny.config(model=folder), PAIRS)
+    assert data.lengths[1] < data.ids.shape[1]
+    assert torch.equal(data.ids, encode(tiny.config(), PAIRS).ids)
+    left, right = (
+        prepare(splits("mini-rte")[0].texts_a[:9], words, max_length=24)
+        for words in (models.load_tokenizer(folder), tiny.tokenizer())
+    )
+    assert torch.equal(left.attention_mask, right.attention_mask)
+
+
+def test_a_model_needs_an_embedding_for_the_largest_id(tmp_path: Path) -> None:
+    largest, folder = int(encode(tiny.config(), PAIRS).ids.max()), tiny.save(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**told, "vocab_size": largest}))
+    with pytest.raises(ModelError, match=f"its model embeddings for {largest}; expected the"):
+        encode(tiny.config(model=folder), PAIRS)
+    (tmp_path / "config.json").write_text(json.dumps({**told, "vocab_size": largest + 1}))
+    assert len(encode(tiny.config(model=folder), PAIRS)) == 2

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fakes
 import pandas as pd
@@ -24,6 +24,7 @@ from stabkit.records import hardware
 from stabkit.results import RunResult
 from stabkit.shelf import Shelf
 from stabkit.store import Store
+from stabkit.sweep import sweep
 from stabkit.tables import SIGNS
 
 ROOT = Path(__file__).parents[1]
@@ -282,8 +283,7 @@ def test_publishing_gathers_all_runs_and_keeps_the_gradients_that_are_shown(
 
 
 def test_an_analysis_is_made_once(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"EXAMPLES": 16, "SIDE": 2}.items():
-        monkeypatch.setattr(analyses, name, value)
+    monkeypatch.setattr(analyses, "SIDE", 2)
     for seed in range(2):
         result = tiny.train(tiny.config(max_steps=1, epochs=None, seed=seed))
         verdicts = dict.fromkeys(SIGNS, seed == 1)
@@ -298,7 +298,8 @@ def test_an_analysis_is_made_once(stabkit: Command, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(analyses, "trained_model", never)
     again = stabkit("analyse", "surface", *which)
     assert (again.status, again.err) == (0, first.err.replace("\n", ": is there\n"))
-    assert len(Shelf("runs").table("loss-surfaces")) == 4
+    found = Shelf("runs").table("loss-surfaces")
+    assert found["examples"].tolist() == [40] * 4  # all that there are
 
 
 def test_a_study_from_dry_run_to_table(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,3 +554,69 @@ def test_a_diagnosis_compares_on_one_hardware_only(
     said = stabkit(*command)
     # The runs of the fakes were made on "Some CPU", which this machine is not.
     assert said.status == 2 and "were made on Some CPU" in said.err and "--anew" in said.err
+
+
+def test_a_diagnosis_looks_as_often_as_the_studies_or_as_it_is_told(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    asked = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "2", "--verdict-only")
+    for given, looks in (((), studies.LOOKS), (("--set", "evals_per_epoch=1"), 1)):
+        assert stabkit(*asked, *given, "--store", f"looks-{looks}").status == 0
+        assert set(Store(f"looks-{looks}").table()["evals_per_epoch"]) == {looks}
+
+
+def test_a_diagnosis_is_made_anew_where_asked(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", unstable)
+    asked = ("diagnose", *own_files(), "--preset", "devlin", "--seeds", "2", "--verdict-only")
+    assert stabkit(*asked).status == 0
+    Store("runs").compact("published")
+    again = (*asked, "--store", "mine", "--results", "published")
+    assert ", 0 to do" in stabkit(*again).err
+    assert ", 2 to do" in stabkit(*again, "--anew").err
+    assert len(Store("mine")) == 2
+
+
+def test_further_seeds_of_a_recipe_are_trained_on_the_hardware_of_the_first(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", lambda config: fakes.judged(config, failed=True))
+    asked = ("diagnose", *own_files(), "--preset", "devlin", "--verdict-only", "--seeds")
+    assert stabkit(*asked, "2").status == 0
+    said = stabkit(*asked, "3")
+    assert said.status == 2 and "2 runs that these would be compared with" in said.err
+    assert len(Store("runs")) == 2
+
+
+def test_threads_and_processes_reach_those_who_train(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def run(config: RunConfig, threads: int = 1) -> RunResult:
+        asked.append(("threads", threads))
+        return unstable(config)
+
+    def swept(configs: Any, runs: Store, processes: int, **options: Any) -> pd.DataFrame:
+        asked.append(("processes", processes))
+        return sweep(configs, runs, **options)
+
+    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr("stabkit.sweep.sweep", swept)
+    assert stabkit("run", *own_files(), *QUICK, "--threads", "3").status == 0
+    several = ("--seeds", "2", "--processes", "2", "--verdict-only")
+    assert stabkit("diagnose", *own_files(), *several).status == 0
+    assert asked[:2] == [("threads", 3), ("processes", 2)]
+
+
+def test_a_published_run_is_said_to_be_where_it_is(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "run", lambda config, threads: unstable(config))
+    asked = ("run", *own_files(), *QUICK)
+    assert "kept in runs;" in stabkit(*asked).out
+    Store("runs").compact("published")
+    again = stabkit(*asked, "--store", "mine", "--results", "published")
+    assert "kept in published;" in again.out and len(Store("mine")) == 0

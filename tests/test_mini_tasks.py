@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 
@@ -274,3 +276,13 @@ def test_splits_stay_apart_where_few_examples_can_be_drawn(
     monkeypatch.setitem(RECIPES, "few", few)
     parts = [split.texts_a for split in splits("few", 500) if split is not None]
     assert len({text for texts in parts for text in texts}) == sum(map(len, parts)) == 1500
+
+
+RESULTS = Path(__file__).parents[1] / "results" / "runs.parquet"
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="no runs are published")
+@pytest.mark.parametrize("name", GENERATED)
+def test_the_data_are_those_of_the_published_runs(name: str) -> None:
+    published = pd.read_parquet(RESULTS, columns=["task", "data"])
+    assert {*published.loc[published["task"] == name, "data"]} == {load(name).digest}

@@ -27,7 +27,6 @@ from stabkit.mini.loop import Machine, Training
 from stabkit.mini.wiki import TextPlan, text_plan
 from stabkit.mini.windows import BODY, LENGTH, Windows, count
 from stabkit.presets import preset
-from stabkit.selection import specimens
 from stabkit.shelf import Shelf
 from stabkit.sources import DATA_VARIABLE
 
@@ -267,9 +266,8 @@ def test_from_text_to_a_layer_swap(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Text, vocabulary, 30 steps, a shipped folder, fine-tuning, layer swap and surface."""
-    for name in ("EXAMPLES", "SIDE", "MOMENTS"):
-        monkeypatch.setattr(analyses, name, {"EXAMPLES": 16, "SIDE": 2, "MOMENTS": 2}[name])
-    monkeypatch.setattr(specimens, "__defaults__", (1,))
+    for name, value in {"EXAMPLES": 16, "SIDE": 2, "MOMENTS": 2, "SHOWN": 1}.items():
+        monkeypatch.setattr(analyses, name, value)
     folder = tmp_path / "weights" / "mini-wiki"
     training = begin(files, tmp_path)
     training.run(tmp_path, every=12)

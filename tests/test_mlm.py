@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from stabkit import masking, mlm, models
 from stabkit.errors import ConfigError, DataError, ModelError
 from stabkit.masking import IGNORED, MaskedText, Rows, held_out_text, hide, prepare, wikitext
+from stabkit.mini import pretrain
+from stabkit.mini.anatomy import PLANS
 from stabkit.mini.corpus import books
 from stabkit.mlm import layer_swap, masked_lm, perplexity
 from stabkit.sources import DATA_VARIABLE
@@ -549,3 +551,61 @@ def test_the_real_wikitext_is_read_whole() -> None:
     few = wikitext(tiny.model(), limit=8)
     assert torch.equal(true_ids(few), true_ids(text)[:8])
     assert len(layer_swap(finetuned(), tiny.model(), few)) == 3
+
+
+def test_wikitext_is_cut_and_hidden_as_asked(folder: Path) -> None:
+    options: dict[str, Any] = {"rate": 0.5, "seed": 3, "max_length": 16, "limit": 2}
+    lines, words = ["= dogs =", *SENTENCES[:12]], tiny.tokenizer()
+    found, expected = wikitext(tiny.model(), **options), prepare(lines, words, **options)
+    assert torch.equal(found.input_ids, expected.input_ids)
+    assert torch.equal(found.targets, expected.targets)
+    other = prepare(lines, words, **(options | {"seed": 4}))
+    assert torch.equal(true_ids(other), true_ids(found))
+    assert not torch.equal(other.targets, found.targets)
+
+
+def test_held_out_blocks_are_new_ones_that_no_pre_training_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn, draw = list[tuple[int, int]](), masking.block
+
+    def noted(words: Any, seed: int, number: int, *more: Any) -> Any:
+        drawn.append((seed, number))
+        return draw(words, seed, number, *more)
+
+    monkeypatch.setattr(masking, "block", noted)
+    held_out_text(tiny.model(), blocks=3)
+    trained_on = {pretrain.CORPUS_SEED + plan.seed for plan in PLANS.values()}
+    assert [number for _, number in drawn] == [0, 1, 2]
+    assert trained_on.isdisjoint(seed for seed, _ in drawn)
+
+
+def test_tokens_masked_in_turn_keep_their_row_s_segments_and_rate_1_hides_all() -> None:
+    whole = text_for("bert")
+    assert whole.segments is not None
+    rows = Rows(true_ids(whole)[:3], whole.attention_mask[:3], whole.segments[:3])
+    text = hide(rows, tiny.tokenizer(), None)
+    special = torch.isin(rows.input_ids, torch.tensor(tiny.tokenizer().all_special_ids))
+    owner = torch.arange(3).repeat_interleave((~special).sum(1))
+    assert torch.equal(true_ids(text), rows.input_ids[owner])
+    assert text.segments is not None and rows.segments is not None
+    assert torch.equal(text.segments, rows.segments[owner])
+    assert torch.equal(text.attention_mask, rows.attention_mask[owner])
+    assert hide(rows, tiny.tokenizer(), 1.0).tokens == text.tokens
+
+
+@pytest.mark.parametrize("name", ["input_ids", "targets"])
+def test_the_first_id_beyond_the_vocabulary_is_refused(name: str) -> None:
+    text, model = short_text(), masked_lm(tiny.model())
+    values = {**vars(text), name: getattr(text, name).clone()}
+    values[name][0, 3] = model.config.vocab_size
+    with pytest.raises(ModelError, match="the text has the token id"):
+        perplexity(model, MaskedText(**values))
+
+
+def test_a_tokenizer_that_cuts_no_windows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(["<cls>", "<pad>", "<eos>", "<unk>", *"LAGV", "<mask>"]))
+    words = transformers.EsmTokenizer(str(path), model_max_length=128)
+    with pytest.raises(ModelError, match="cannot cut a text into windows; expected a fast one"):
+        prepare(["L A G V " * 40], words, max_length=16)

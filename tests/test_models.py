@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import tiny
 import torch
@@ -17,6 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, BertForSequenceClassi
 from stabkit import models
 from stabkit.errors import ModelError
 from stabkit.models import build, digests, load_tokenizer, locate
+from stabkit.presets import is_organism
 
 
 @pytest.fixture
@@ -293,3 +295,14 @@ def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**settings, "intermediate_size": 48}))
     with pytest.raises(ModelError, match=r"do not fit its config\.json: .*intermediate"):
         build(tiny.config(model=str(folder)), 2)
+
+
+RESULTS = Path(__file__).parents[1] / "results" / "runs.parquet"
+
+
+@pytest.mark.skipif(not RESULTS.exists(), reason="no runs are published")
+@pytest.mark.parametrize("name", list(filter(is_organism, models.mini_models())))
+def test_shipped_models_are_those_of_the_published_runs(name: str) -> None:
+    rows = pd.read_parquet(RESULTS, columns=["model", "weights", "tokenizer"])
+    rows = rows[rows["model"] == name]
+    assert {*zip(rows["weights"], rows["tokenizer"], strict=True)} == {digests(name)}

@@ -6,11 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import tiny
 import torch
 
+from stabkit.config import RunConfig
+from stabkit.errors import StabkitError
 from stabkit.metrics import Metric
-from stabkit.records import Records, dev_summary, history, train_summary
+from stabkit.records import Records, check_hardware, dev_summary, history, train_summary
 from stabkit.tasks import Split, Task
 
 
@@ -79,3 +83,17 @@ def test_flat_is_a_training_loss_within_5_percent_of_the_entropy(p: float, flat:
     assert not found["diverged"]
     broken = replace(records, losses=torch.tensor([0.7, np.inf, 0.7]))
     assert train_summary(towards.astype(np.float32), broken, task)["diverged"]
+
+
+def test_the_majority_class_is_scored_by_the_task_s_metric() -> None:
+    found = judged({10: [1] * 10}, "f1")
+    assert (found["majority_accuracy"], found["majority_score"]) == (0.6, 0.75)
+    assert judged({10: [1] * 10}, "mcc")["majority_score"] == 0
+
+
+def test_only_runs_of_one_model_on_one_task_have_to_be_of_one_hardware() -> None:
+    others = (("mini-bert", "mini-cola"), ("mini-roberta", "mini-rte"))
+    made = [{"model": m, "task": t, "hardware": "Another CPU"} for m, t in others]
+    check_hardware([RunConfig(model="mini-bert", task="mini-rte")], pd.DataFrame(made), tiny.CPU)
+    with pytest.raises(StabkitError, match="1 runs that these would be compared with"):
+        check_hardware([RunConfig(task="mini-cola")], pd.DataFrame(made), tiny.CPU)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pandas as pd
@@ -175,3 +176,29 @@ def test_exhibited_are_the_lowest_seeds_however_the_table_lies() -> None:
     shown = table[table["key"].isin(selection.exhibited(table.iloc[::-1]))]
     assert sorted(shown["seed"]) == [0, 1, 2]
     assert selection.exhibited(table.assign(epochs=7)) == []
+
+
+def test_specimens_are_the_lowest_seeds_however_the_table_lies() -> None:
+    table = failing({2e-4: 3}, seeds=6)
+    assert selection.specimens(table.iloc[::-1], each=2)["seed"].tolist() == [3, 4, 0, 1]
+
+
+OTHERS: dict[str, Any] = {"warmup": 0.0, "task": "mini-cola", "mixout": 0.9, "seed": 1000}
+
+
+@pytest.mark.parametrize(("name", "value"), [*OTHERS.items(), ("multiplier", "times")])
+def test_exhibited_are_reported_runs_of_the_recipe_on_the_rte_like_task(
+    name: str, value: Any
+) -> None:
+    configs = [config.replace(**fakes.DIGESTS) for config in studies.table_1(2e-4)[:3]]
+    table = results.frame(results.concat(fakes.judged(config).row() for config in configs))
+    assert len(selection.exhibited(table)) == 3
+    assert selection.exhibited(table.assign(**{name: value})) == []
+
+
+def test_a_pilot_of_two_weights_tells_no_rate(store: Store) -> None:
+    pilot = studies.pilot()[0]
+    (store.path / "runs" / f"{pilot.replace(**fakes.DIGESTS).key}.parquet").unlink()
+    store.put(fakes.judged(pilot.replace(**{**fakes.DIGESTS, "weights": "other"})))
+    with pytest.raises(StabkitError, match="several values of weights"):
+        selection.reference_rate(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from test_static import GPU, config
 from tiny import NO_DROPOUT
 
+from stabkit import train
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError
 from stabkit.results import RunResult
@@ -132,3 +134,10 @@ def test_a_run_of_several_is_not_made_again_alone() -> None:
 def test_recipes_are_not_mixed() -> None:
     with pytest.raises(ConfigError, match="2 recipes among 2 configurations; expected some that"):
         run_seeds([tiny.config(), tiny.config(learning_rate=1e-4)], device=tiny.CPU)
+
+
+def test_seconds_are_a_run_s_share_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 30.0))
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    results = run_seeds(seeds(tiny.config(epochs=None, max_steps=1)), device=tiny.CPU)
+    assert [result.summary["seconds"] for result in results] == [10.0] * 3

@@ -30,7 +30,7 @@ from stabkit.mixout import apply_mixout, plain_name
 from stabkit.models import build
 from stabkit.results import RunResult
 from stabkit.schedule import hidden_multiplier
-from stabkit.train import ExecutorName, Learner, follow, pin, run_seeds, task_of, trained_model
+from stabkit.train import ExecutorName, Learner, follow, pin, run, run_seeds, task_of, trained_model
 
 
 def same(one: RunResult, two: RunResult) -> bool:
@@ -519,3 +519,31 @@ def test_a_folder_without_weights_is_refused_before_anything_is_trained(tmp_path
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"has no config\.json; expected a model folder"):
         tiny.train(tiny.config(model=str(tmp_path)))
+
+
+def test_the_first_look_is_before_the_first_step_and_the_last_at_the_end() -> None:
+    def looks(**changes: Any) -> list[int]:
+        found: list[int] = tiny.train(tiny.config(**changes)).summary["dev_steps"]
+        return found
+
+    assert looks(epochs=2, evals_per_epoch=2) == [0, 2, 5, 8, 10]
+    assert looks(epochs=None, max_steps=7, evals_per_epoch=1) == [0, 5, 7]
+    assert looks(epochs=2, evals_per_epoch=0) == [10]
+
+
+def test_threads_are_set_told_and_part_of_a_checkpoint_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STABKIT_CACHE", str(tmp_path))
+    config, used = tiny.config(max_steps=1, epochs=None), list[int]()
+    assert run(config, threads=2, device=tiny.CPU).summary["threads"] == 2
+    used.append(torch.get_num_threads())
+    for threads in (1, 2):
+        trained_model(config, threads=threads, device=tiny.CPU)
+        used.append(torch.get_num_threads())
+    follow(config, lambda *_: used.append(torch.get_num_threads()), threads=1, device=tiny.CPU)
+    assert used == [2, 1, 2, 1, 1]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    monkeypatch.setattr("stabkit.__version__", "0")
+    trained_model(config, device=tiny.CPU)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3

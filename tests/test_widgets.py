@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,12 +24,13 @@ from stabkit.store import Store
 from stabkit.studies import LOOKS
 from stabkit.tables import SIGNS
 from stabkit.train import pin
+from stabkit.widgets import calibration, views
 from stabkit.widgets import plan as plans
-from stabkit.widgets import views
 from stabkit.widgets.calibration import Speed, measure, pace
 from stabkit.widgets.drawing import caption, figure
 from stabkit.widgets.panel import StudyPanel
 from stabkit.widgets.views import duration
+from stabkit.workers import Lost
 
 PATIENCE = 300  # seconds, for a machine that is busy
 SPEED = Speed(start=1.0, step=0.5, example=0.01)
@@ -411,3 +413,98 @@ def test_runs_of_several_machines_are_drawn_with_a_word_of_care(make: Any) -> No
     assert caption(table).startswith("0 of 8 runs failed. Scale: ")
     table.loc[0, "hardware"] = "Another CPU"
     assert "Compare with care" in caption(table) and "mixes hardware classes" in caption(table)
+
+
+def test_cells_are_called_what_they_are(make: Any) -> None:
+    panel = make(first_seed=7)
+    assert [
+        (cell.name, cell.configs[0].bias_correction, cell.configs[0].learning_rate)
+        for cell in panel.plan.cells
+    ] == [
+        (f"Devlin<br>{name}<br>{rate}", on, float(rate))
+        for name, on in (("uncorrected", False), ("corrected", True))
+        for rate in ("1e-3", "2e-3")
+    ]
+    assert [config.seed for config in panel.plan.cells[0].configs] == [7, 8]
+    for chosen, on in (("on", True), ("off", False)):
+        enter(panel, corrections=chosen)
+        assert {config.bias_correction for config in panel.plan.configs.values()} == {on}
+
+
+def test_as_many_runs_are_trained_at_a_time_as_asked(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def swept(configs: Any, store: Store, processes: int, *_: Any) -> Any:
+        asked.append(processes)
+        return configs
+
+    monkeypatch.setattr("stabkit.widgets.panel.sweep", swept)
+    panel = known(make(processes=3))
+    assert "3 runs at a time" in panel.cost.value
+    trained(panel)
+    assert asked == [3] and "Finished" in panel.status.value
+
+
+def test_a_speed_is_that_of_one_step_and_one_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((2.0, 6.0, 1.0))  # to build, to train and score, to score
+    monkeypatch.setattr(calibration, "_seconds", lambda work: (next(clock), work()))
+    assert measure(tiny.config()) == Speed(2.0, (6.0 - 1.0) / calibration.TIMED, 1.0 / 24)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Lost("its process was killed"), "nothing was measured, since its process was killed"),
+        ("max_length is 4096", "^max_length is 4096$"),
+    ],
+)
+def test_what_ends_a_measurement_is_raised(
+    found: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "spread", lambda todo, *_, **__: [(todo[0], found)])
+    with pytest.raises(StabkitError, match=said):
+        list(calibration.calibrate([tiny.config()], threading.Event()))
+
+
+def test_what_may_come_from_the_hub_is_told_from_what_is_here() -> None:
+    assert plans.fetched(tiny.model(), "rte")
+    assert plans.fetched("some-lab/some-model", "mini-rte")
+    assert not plans.fetched(tiny.model(), "mini-rte")
+
+
+def test_a_gpu_has_one_run_at_a_time_and_each_core_one_up_to_four(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for cores, runs in ((1, 1), (3, 3), (64, 4)):
+        usable = set(range(cores))
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, found=usable: found, raising=False)
+        assert calibration.usable_processes() == runs
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert calibration.usable_processes() == 1
+
+
+def test_a_control_that_moves_while_measuring_does_no_harm(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = make()
+
+    def calibrated(paces: Any, stop: threading.Event) -> Iterator[Any]:
+        for one in paces:
+            enter(panel, methods=("Lee",))  # whose runs go at another speed
+            yield one, SPEED
+
+    monkeypatch.setattr("stabkit.widgets.panel.calibrate", calibrated)
+    panel.measure.click()
+    assert panel.wait(PATIENCE)
+    assert "Measured: a step takes 500 ms" in panel.status.value
+    assert not panel.measure.disabled
+
+
+def test_runs_whose_rate_is_divided_by_the_multiplier_have_a_pace(make: Any) -> None:
+    panel = make(multiplier="divided")
+    enter(panel, corrections="off")
+    assert not panel.measure.disabled
+    assert {config.multiplier for config in panel.plan.configs.values()} == {"divided"}

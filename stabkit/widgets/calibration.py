@@ -59,7 +59,8 @@ class Speed:
 
 def pace(config: RunConfig) -> RunConfig:
     """Return the configuration that stands for all runs of the same speed."""
-    same = config.replace(seed=0, learning_rate=1e-4, warmup=0.1, bias_correction=True)
+    same = config.replace(seed=0, learning_rate=1e-4, warmup=0.1)
+    same = same.replace(bias_correction=True, multiplier="none")
     return same.replace(epochs=1, max_steps=None)
 
 

@@ -196,24 +196,24 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
 
     def _measure(self) -> str:
         assert self._choice is not None
-        choice = dict(self._choice)
-        if self.plan is None:
+        choice, plan = dict(self._choice), self.plan  # controls may move meanwhile
+        if plan is None:
             self._tell("Fetching the model and the data ...")
             names = choice["model"], choice["task"]
             self._fetched[names] = Subject.load(*names, **self._fields)
-            self.plan = self._planned(self._fetched[names], **choice)
-        missing = [pace for pace in self.plan.paces() if pace not in self._speeds]
+            plan = self._planned(self._fetched[names], **choice)
+        missing = [pace for pace in plan.paces() if pace not in self._speeds]
         self._tell(f"Measuring: a few real steps, {views.plural(len(missing), 'kind')} of run ...")
         for pace, speed in calibrate(missing, self._stopping):
             self._speeds[pace] = speed
         if self._stopping.is_set():
             return "Stopped measuring."
-        each = {f"{1000 * self._speeds[pace].step:.3g}" for pace in self.plan.paces()}
+        each = {f"{1000 * self._speeds[pace].step:.3g}" for pace in plan.paces()}
         return f"Measured: a step takes {' or '.join(sorted(each))} ms on one thread."
 
     def _train(self) -> str:
         assert self._choice is not None and self.plan is not None
-        plan, self._states = self.plan, {}
+        plan, at_a_time, self._states = self.plan, self._choice["processes"], {}
         total = len(plan.configs)
         self._training(plan)
 
@@ -224,7 +224,6 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self._training(plan)
 
         configs, store = plan.configs.values(), self.archive.store
-        at_a_time = self._choice["processes"]
         done = len(sweep(configs, store, at_a_time, self._run, False, watch, self._stopping))
         if done < total:
             return f"Stopped: {done} of {total} runs are stored; Run goes on from there."
