@@ -207,8 +207,9 @@ def hopeless(runs: pd.DataFrame) -> list[str]:
     ]
     told = (
         "Most runs of some cells end at or below the majority class: "
-        f"{', '.join(cells)}. Such runs cannot spread, which is no stability: pass over the "
-        "criteria of Table 1 that compare spreads with theirs, for the paper and against it."
+        f"{', '.join(cells)}. The spread of such a cell says how many runs escaped, not how stable "
+        "the recipe is: pass over the criteria of Table 1 that compare spreads with it, for the "
+        "paper and against it."
     )
     return [told] if cells else []
 

@@ -148,6 +148,20 @@ def warmup(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> lis
     return grid(base, REPORTED, warmup=(0.0, 0.1), bias_correction=(False, True))
 
 
+def warmups(rate: float) -> list[RunConfig]:
+    """Section 7.4: 3 and 20 epochs, each with its own warmup and with that of the other in steps.
+
+    Warmup is a share of the steps, so that who trains longer warms up for longer, too. At half the
+    rate, without correction.
+    """
+    base = preset("devlin", learning_rate=_scaled(rate, 0.5), evals_per_epoch=LOOKS)
+    short, long = base, base.replace(epochs=20)
+    ratio = long.steps(RECIPES[base.task].size) / short.steps(RECIPES[base.task].size)
+    slow = short.replace(warmup=base.warmup * ratio)
+    quick = long.replace(warmup=base.warmup / ratio)
+    return [config for cell in (short, slow, long, quick) for config in grid(cell, REPORTED)]
+
+
 def silent(rate: float) -> list[RunConfig]:
     """Section 7.3: a cell of Fig. 5 as it is, then with each of the SILENT choices made otherwise.
 
@@ -224,6 +238,7 @@ STUDIES: dict[str, Study] = {
         Study("figure5", "three models, three rates, correction on and off", figure_5),
         Study("ablation", "450 runs: epochs, rates, correction", ablation),
         Study("warmup", "warmup and correction, two by two", warmup),
+        Study("warmups", "long training or long warmup, two by two", warmups),
         Study("silent", "what the released code does unsaid", silent),
         Study("shallow", "the shallow control", lambda r: figure_5(r, ("mini-bert-shallow",))),
         *(

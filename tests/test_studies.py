@@ -80,6 +80,15 @@ def test_the_ablation_has_450_runs_and_shares_cells_with_the_other_studies() -> 
     assert len(studies.figure_5(RATE)) == 450
 
 
+def test_lengths_of_warmup_are_exchanged_between_short_and_long_runs_of_the_ablation() -> None:
+    runs = studies.warmups(RATE)
+    assert {*runs[:25], *runs[50:75]} <= {*studies.ablation(RATE)}
+    assert {(c.learning_rate, c.bias_correction, c.mixout) for c in runs} == {(RATE / 2, False, 0)}
+    steps = [int(c.warmup * c.steps(RECIPES["mini-rte"].size)) for c in runs[::25]]
+    assert [c.epochs for c in runs[::25]] == [3, 3, 20, 20]
+    assert steps == [46, 312, 312, 46]
+
+
 def test_silent_choices_are_switched_one_by_one_in_a_cell_of_figure_5() -> None:
     runs = studies.silent(RATE)
     cell = [c for c in studies.figure_5(RATE) if c in runs]
