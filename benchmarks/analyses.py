@@ -5,7 +5,10 @@
 - a loss surface on 512 examples of mini-RTE, against ``planar_interpolation`` of the public package
   ``loss-landscapes`` (``pip install --no-deps loss-landscapes``) with the model as transformers
   runs it and batches padded to their longest example;
-- a layer swap with all k in one pass, against a model loaded, swapped and scored for each k.
+- the same with the norm of the gradient at each point, which that package does not measure;
+- a layer swap with all k in one pass, against a model loaded, swapped and scored for each k;
+
+and last, once, a plane as the book has it: 21 x 21 points with gradient norms, all cores.
 
 The peak is the memory that an analysis takes beyond what its process had before it. Machines are
 shared and noisy: only the ratios of one run mean anything.
@@ -15,16 +18,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from step import memory
 
 MODEL, EXAMPLES = "mini-bert", 512
+SIDE = 21  # of the book's planes
 
 
 def _models() -> tuple[Any, list[Any]]:
@@ -52,14 +58,14 @@ def _data(config: Any) -> Any:
     return encode(config, subset(train.task_of(config), EXAMPLES, seed=0).train)
 
 
-def _surface(side: int) -> Any:
+def _surface(side: int, gradient: bool = False) -> Any:
     from stabkit.geometry import Plane, grid
     from stabkit.surface import surface
 
     config, found = _models()
     plane, data = Plane(*(model.state_dict() for model in found)), _data(config)
     mesh = grid(-0.5, 1.5, side)
-    return lambda: surface(plane, found[0], data, mesh)
+    return lambda: surface(plane, found[0], data, mesh, gradient=gradient)
 
 
 def _peer_surface(side: int) -> Any:
@@ -117,18 +123,20 @@ def _peer_swap(_side: int) -> Any:
     return measure
 
 
+GRADIENTS = "surface with gradient norms, stabkit"
 CONTESTANTS: dict[str, tuple[Callable[[int], Callable[[], Any]], str]] = {
     "surface, loss-landscapes": (_peer_surface, ""),
     "surface, stabkit": (_surface, "surface, loss-landscapes"),
+    GRADIENTS: (partial(_surface, gradient=True), "surface, loss-landscapes"),
     "layer swap, a model per k": (_peer_swap, ""),
     "layer swap, stabkit": (_swap, "layer swap, a model per k"),
 }  # how each is set up, and whose seconds its own are compared with
 
 
-def _one(name: str, side: int) -> None:
+def _one(name: str, side: int, threads: int) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     measure = CONTESTANTS[name][0](side)
     before, started = memory("VmRSS"), time.perf_counter()
     measure()
@@ -136,8 +144,9 @@ def _one(name: str, side: int) -> None:
     print(json.dumps({"seconds": seconds, "peak": (memory("VmHWM") - before) / 1024}))
 
 
-def _measure(name: str, side: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", name, "--side", str(side)]
+def _measure(name: str, side: int, threads: int = 1) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", name]
+    command += ["--side", str(side), "--threads", str(threads)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -149,20 +158,36 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=4, help="points along a side of the surface")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for the whole plane")
     options = parser.parse_args()
     if options.one:
-        _one(options.one, options.side)
+        _one(options.one, options.side, options.threads)
         return
+    print(f"{_here()}, {time.strftime('%Y-%m-%d')}; ", end="")
+    print(
+        f"medians of {options.rounds} rounds, {options.side} x {options.side} points, one thread\n"
+    )
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     for _ in range(options.rounds):
         for name in CONTESTANTS:
             found[name].append(_measure(name, options.side))
-    print(f"{'':28}{'seconds':>9}{'x other':>9}{'peak MiB':>10}")
+    print("| | seconds | x the other | peak MiB |\n|---|---|---|---|")
     for name, rounds in found.items():
         seconds, peak = (statistics.median(r[key] for r in rounds) for key in ("seconds", "peak"))
         others = found[CONTESTANTS[name][1] or name]
         ratios = [o["seconds"] / r["seconds"] for o, r in zip(others, rounds, strict=True)]
-        print(f"{name:28}{seconds:9.1f}{statistics.median(ratios):9.2f}{peak:10.0f}")
+        print(f"| {name} | {seconds:.1f} | {statistics.median(ratios):.2f} | {peak:.0f} |")
+    whole = _measure(GRADIENTS, SIDE, options.threads)
+    named = f"{SIDE} x {SIDE} points with gradient norms, {options.threads} threads"
+    print(f"| {named} | {whole['seconds']:.0f} | | {whole['peak']:.0f} |")
+
+
+def _here() -> str:
+    import torch
+
+    from stabkit.records import hardware
+
+    return hardware(torch.device("cpu"))
 
 
 if __name__ == "__main__":
