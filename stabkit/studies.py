@@ -148,7 +148,7 @@ def warmup(rate: float, task: str = "mini-rte", model: str = "mini-bert") -> lis
     return grid(base, REPORTED, warmup=(0.0, 0.1), bias_correction=(False, True))
 
 
-def warmups(rate: float) -> list[RunConfig]:
+def long_warmup(rate: float) -> list[RunConfig]:
     """Section 7.4: 3 and 20 epochs, each with its own warmup and with that of the other in steps.
 
     Warmup is a share of the steps, so that who trains longer warms up for longer, too. At half the
@@ -238,7 +238,7 @@ STUDIES: dict[str, Study] = {
         Study("figure5", "three models, three rates, correction on and off", figure_5),
         Study("ablation", "450 runs: epochs, rates, correction", ablation),
         Study("warmup", "warmup and correction, two by two", warmup),
-        Study("warmups", "long training or long warmup, two by two", warmups),
+        Study("long-warmup", "long training or long warmup, two by two", long_warmup),
         Study("silent", "what the released code does unsaid", silent),
         Study("shallow", "the shallow control", lambda r: figure_5(r, ("mini-bert-shallow",))),
         *(

@@ -43,7 +43,7 @@ def test_every_study_of_a_reported_run_serves_an_exhibit() -> None:
         "gate-models",
         "silent",
         "table1-half",
-        "warmups",
+        "long-warmup",
         *of_real_text,
     }
 

@@ -81,7 +81,7 @@ def test_the_ablation_has_450_runs_and_shares_cells_with_the_other_studies() -> 
 
 
 def test_lengths_of_warmup_are_exchanged_between_short_and_long_runs_of_the_ablation() -> None:
-    runs = studies.warmups(RATE)
+    runs = studies.long_warmup(RATE)
     assert {*runs[:25], *runs[50:75]} <= {*studies.ablation(RATE)}
     assert {(c.learning_rate, c.bias_correction, c.mixout) for c in runs} == {(RATE / 2, False, 0)}
     steps = [int(c.warmup * c.steps(RECIPES["mini-rte"].size)) for c in runs[::25]]
