@@ -289,9 +289,9 @@ def test_a_table_of_many_columns_is_a_list_on_a_phone(browser: Any, built: Path,
 
 @pytest.mark.browser
 def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path) -> None:
-    runs = pages.runs("table1-half")
+    runs = pages.runs("table1-rte")
     if runs.empty:
-        pytest.skip("no runs of table1-half are published yet")
+        pytest.skip("no runs of table1-rte are published yet")
     opened(browser, built / "06_baseline.html")
     rows = browser.execute_script(
         "return [...document.querySelectorAll('[data-kind=seeds] tbody tr')]"

@@ -340,7 +340,7 @@ def test_methods_that_mostly_fail_are_named_where_others_stand_beside_them() -> 
     rows = [(task, method, lost) for task, method, lost in cells for _ in range(3)]
     runs = pd.DataFrame(rows, columns=["task", "method", "failed"])
     (told,) = hopeless(runs)
-    assert "majority class: Lee on a (3 of 3). Such runs" in told
+    assert "majority class: Lee on a (3 of 3). The spread of" in told
     runs.loc[0, "failed"] = False
     assert "Lee on a (2 of 3)." in hopeless(runs)[0]
     more = pd.concat([runs, runs.assign(task="c")])
