@@ -65,17 +65,17 @@ def _undigested(config: RunConfig) -> RunConfig:
 
 
 def reference_rate(store: Store, pilot: str = "pilot-rte") -> float:
-    """Return the learning rate that takes the place of the paper's 2e-5 in the mini models.
+    """Return the learning rate that takes the place of the paper's 2e-5, or one recipe's own.
 
-    Raises StabkitError when ``store`` lacks a run of the pilot study, from which it follows.
+    Raises StabkitError when ``store`` lacks a run of the study ``pilot``, from which it follows.
     """
-    asked = studies.study(pilot).build(0.0)
+    asked = study_grid(pilot, store)
     runs = matching(store.table(), asked)
     for _, of_task in runs.groupby("task"):
         only(of_task, *DIGESTS)  # runs of other weights or data are other runs
     if missing := len(asked) - len(runs):
         raise StabkitError(
-            f"the learning rate of the mini models follows from the study {pilot}, and "
+            f"the learning rate follows from the study {pilot}, and "
             f"{missing} of its {len(asked)} runs are not in {store.path}; do them, name the "
             "folder of the published runs with --results, or choose a --learning-rate"
         )

@@ -35,6 +35,14 @@ SILENT: dict[str, dict[str, Any]] = {  # choices of code, unsaid in the paper, m
     "the last two together": {"zero_first_update": False, "decay_after_step": False},
 }
 USUAL = "as in all other runs"
+TUNED: dict[str, tuple[str, dict[str, Any]]] = {  # recipes for which a rate is chosen each
+    "devlin": ("devlin", {}),
+    "corrected": ("devlin", {"bias_correction": True}),
+    "lee": ("lee", {}),
+    "long": ("devlin", {"epochs": 20}),
+    "ours": ("ours", {}),
+}
+FACTORS = (0.125, 0.25, 0.5, 1.0)  # of the reference rate; above it corrected runs begin to fail
 LOOKS = 3  # at the dev set, per epoch, about as many as in the released configurations
 
 
@@ -162,6 +170,19 @@ def long_warmup(rate: float) -> list[RunConfig]:
     return [config for cell in (short, slow, long, quick) for config in grid(cell, REPORTED)]
 
 
+def candidates(rate: float, recipe: str) -> list[RunConfig]:
+    """One of the TUNED recipes at four rates on five pilot seeds, for ``tables.best_rate``."""
+    name, changed = TUNED[recipe]
+    rates = [_scaled(rate, factor) for factor in FACTORS]
+    return grid(preset(name, **changed), PILOT[:5], learning_rate=rates)
+
+
+def tuned(rate: float, recipe: str) -> list[RunConfig]:
+    """One of the TUNED recipes at a rate of its own, all reported seeds."""
+    name, changed = TUNED[recipe]
+    return grid(preset(name, **changed, learning_rate=rate, evals_per_epoch=LOOKS), REPORTED)
+
+
 def silent(rate: float) -> list[RunConfig]:
     """Section 7.3: a cell of Fig. 5 as it is, then with each of the SILENT choices made otherwise.
 
@@ -240,6 +261,19 @@ STUDIES: dict[str, Study] = {
         Study("warmup", "warmup and correction, two by two", warmup),
         Study("long-warmup", "long training or long warmup, two by two", long_warmup),
         Study("silent", "what the released code does unsaid", silent),
+        *(
+            Study(f"rates-{name}", f"chooses a rate for {name}", partial(candidates, recipe=name))
+            for name in TUNED
+        ),
+        *(
+            Study(
+                f"best-{name}",
+                f"{name} at the rate chosen for it",
+                partial(tuned, recipe=name),
+                pilot=f"rates-{name}",
+            )
+            for name in TUNED
+        ),
         Study("shallow", "the shallow control", lambda r: figure_5(r, ("mini-bert-shallow",))),
         *(
             Study(f"small-{name}", f"1,000 examples, {name}", partial(small_data, task=task))
@@ -250,7 +284,11 @@ STUDIES: dict[str, Study] = {
         Study("wiki-table1", "real text: Fig. 1, Table 1", wiki_table_1, pilot="wiki-pilot"),
     )
 }
-RULES = {"pilot-rte": reference_rate, "wiki-pilot": tables.fitting_rate}  # by which a rate follows
+RULES: dict[str, Callable[[pd.DataFrame], float]] = {  # by which a rate follows from a study
+    "pilot-rte": reference_rate,
+    "wiki-pilot": tables.fitting_rate,
+    **{f"rates-{name}": tables.best_rate for name in TUNED},
+}
 
 
 def study(name: str) -> Study:

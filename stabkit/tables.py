@@ -177,9 +177,7 @@ def learning_rate_rule(curve: pd.DataFrame) -> float:
     require(curve, ("learning_rate", "bias_correction", "runs", "failures"))
     corrected = curve[curve["bias_correction"].astype(bool)]
     counts = corrected.groupby("learning_rate")[["runs", "failures"]].sum()
-    if counts["runs"].nunique() > 1:
-        seen = ", ".join(f"{rate:g}: {runs}" for rate, runs in counts["runs"].items())
-        raise StabkitError(f"unequal numbers of corrected runs ({seen}); finish the pilot first")
+    _equally_often(counts["runs"], "corrected runs")
     safe = counts.index[counts["failures"] == 0]
     if safe.empty:
         raise StabkitError("corrected runs fail at every learning rate tried; try smaller rates")
@@ -200,10 +198,27 @@ def fitting_rate(table: pd.DataFrame) -> float:
     """
     require(table, ("learning_rate", *UNFITTED))
     rates = misfits(table).groupby(table["learning_rate"]).agg(["size", "sum"])
-    if rates["size"].nunique() > 1:
-        seen = ", ".join(f"{rate:g}: {runs}" for rate, runs in rates["size"].items())
-        raise StabkitError(f"unequal numbers of runs ({seen}); finish the pilot first")
+    _equally_often(rates["size"], "runs")
     return float(rates.index[rates["sum"] == rates["sum"].min()].max())
+
+
+def best_rate(table: pd.DataFrame) -> float:
+    """Return the learning rate with the highest mean dev score, the smaller one of equals.
+
+    As one would choose a rate for a recipe. Raises StabkitError for unequal numbers of runs.
+    """
+    require(table, ("learning_rate",))
+    finite_scores(table, "score_last")
+    rates = table.groupby("learning_rate")["score_last"].agg(["size", "mean"])
+    _equally_often(rates["size"], "runs")
+    return float(rates["mean"].idxmax())
+
+
+def _equally_often(counts: pd.Series, what: str) -> None:
+    """Raise StabkitError unless every learning rate, the index, was tried with as many runs."""
+    if counts.nunique() > 1:
+        seen = ", ".join(f"{rate:g}: {runs}" for rate, runs in counts.items())
+        raise StabkitError(f"unequal numbers of {what} ({seen}); finish the pilot first")
 
 
 def training_fit(table: pd.DataFrame, by: Sequence[str] = ("task", "method")) -> pd.DataFrame:

@@ -64,6 +64,18 @@ def test_a_study_takes_the_reference_rate_or_the_one_given(store: Store) -> None
         selection.study_grid("pilot-rt", store)
 
 
+def test_a_rate_may_be_chosen_at_rates_that_follow_from_another_pilot(store: Store) -> None:
+    with pytest.raises(StabkitError, match="the study rates-lee, and 8 of its 8 runs are not in"):
+        selection.study_grid("best-lee", store)
+    scores = {2.5e-5: 0.6, 5e-5: 0.8, 1e-4: 0.7, 2e-4: 0.5}
+    for config in selection.study_grid("rates-lee", store):
+        score = scores[config.learning_rate]
+        store.put(fakes.judged(config.replace(**fakes.DIGESTS), score_last=score))
+    found = selection.study_grid("best-lee", store)
+    assert {config.learning_rate for config in found} == {5e-5}
+    assert {config.mixout for config in found} == {0.9}
+
+
 def failing(counts: dict[float, int], seeds: int = 5) -> pd.DataFrame:
     """Return a run table in which the highest seeds of each learning rate fail."""
     configs = [c for rate in counts for c in fakes.grid(seeds, learning_rate=rate)]

@@ -17,6 +17,7 @@ from stabkit.findings import Finding
 from stabkit.paper import METHODS, TABLE_1, complete, hopeless, reported, table_1_verdict
 from stabkit.stats import bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
+    best_rate,
     describe_groups,
     each_change,
     failure_curve,
@@ -310,6 +311,21 @@ def test_the_fitting_rate_is_the_largest_at_which_fewest_runs_do_not_fit() -> No
     assert fitting_rate(table) == 4e-4
     with pytest.raises(StabkitError, match=r"unequal numbers of runs .0.0001: 5, .* 0.0008: 4"):
         fitting_rate(table.iloc[:-1])
+
+
+def test_the_best_rate_has_the_highest_mean_score_and_is_the_smaller_of_equals() -> None:
+    scores = {1e-4: (0.5, 0.9), 2e-4: (0.75, 0.75), 4e-4: (0.9, 0.6), 8e-4: (0.95, 0.1)}
+    rows = [
+        {"key": f"{rate}-{score}", "learning_rate": rate, "score_last": score}
+        for rate, pair in sorted(scores.items(), reverse=True)
+        for score in pair
+    ]
+    table = pd.DataFrame(rows)
+    assert best_rate(table) == 2e-4
+    with pytest.raises(StabkitError, match=r"unequal numbers of runs .0.0001: 1, .* 0.0008: 2"):
+        best_rate(table.iloc[:-1])
+    with pytest.raises(StabkitError, match="no finite score_last"):
+        best_rate(table.assign(score_last=np.nan))
 
 
 def test_training_fit_stands_beside_the_dev_score_with_intervals() -> None:
