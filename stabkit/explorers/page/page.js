@@ -48,11 +48,30 @@ function adapted(form, wanted, choice, axes) {
   return moved.length ? [`No runs of that choice with all else unchanged; the nearest have ${moved.join(", ")}.`] : [];
 }
 
+const inRelief = (traces) => traces.some(({ type }) => type === "surface");
+
+/** Draws plots at once, reliefs after the next frame: without a GPU they take longer than one, and words and lines
+    need not wait for them. Of what a panel is asked to draw meanwhile, the last is drawn. */
+function painter() {
+  const waiting = new Map();
+  const paint = () => {
+    const works = [...waiting.values()];
+    waiting.clear();
+    works.forEach((work) => work());
+  };
+  return (panel, work, soon) => {
+    waiting.delete(panel);
+    if (!soon) return work();
+    if (!waiting.size) requestAnimationFrame(() => setTimeout(paint));
+    waiting.set(panel, work);
+  };
+}
+
 function start(root) {
   const data = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
   const form = root.querySelector("form"), panels = [...root.querySelectorAll(".stabkit-panel")];
   const csv = root.querySelector(".stabkit-csv"), { show, click } = stabkit.explorers[root.dataset.kind];
-  const drawn = [];
+  const drawn = [], paint = painter();
   let choice = data.start, view;
 
   function draw() {
@@ -62,10 +81,13 @@ function start(root) {
     view.figures.forEach(({ title, traces, layout, height }, i) => {
       const figure = JSON.stringify(view.figures[i]);
       if (figure === drawn[i]) return; // what a choice leaves as it is need not be drawn again
+      const first = !drawn[i]; // is drawn at once, for what listens to a plot
       drawn[i] = figure;
       panels[i].previousElementSibling.textContent = title;
       if (height) panels[i].style.height = `${height}px`;
-      Plotly.react(panels[i], traces, { template: data.template, ...layout }, { ...data.config, displayModeBar: false });
+      paint(panels[i], () =>
+        Plotly.react(panels[i], traces, { template: data.template, ...layout }, { ...data.config, displayModeBar: false }),
+      inRelief(traces) && !first);
     });
   }
   function choose(wanted, moved) {
