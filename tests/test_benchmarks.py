@@ -141,3 +141,25 @@ def test_executors_are_held_against_the_plain_one(tmp_path: Path) -> None:
     other = found["plain"].assign(train_loss=found["plain"]["train_loss"] + 1.0)
     line = executors.row("other", other, found["plain"])
     assert line.strip("| ").split(" | ")[-3:] == ["1.00", "1.00", "0.33"]
+
+
+def test_a_study_shares_its_seeds_out_and_trains_them_by_each_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = load("study")
+    assert all(0.3 < score < 0.8 for score in study._trainer([3000, 3001], 1, best=True))
+    shares: list[list[int]] = []
+
+    def start(name: str, seeds: list[int], steps: int, environment: dict[str, str]) -> list[float]:
+        assert (name, steps, environment["OMP_NUM_THREADS"]) == (study.SHARE, 1, "1")
+        shares.append(seeds)
+        return [seed / 100 for seed in seeds]
+
+    monkeypatch.setattr(study, "_start", start)
+    monkeypatch.setattr(study, "_scores", lambda scores: scores)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert sorted(study._trainers(range(5), 1)) == [0.0, 0.01, 0.02, 0.03, 0.04]
+    assert shares == [[0, 2, 4], [1, 3]]
+    shares.clear()
+    study._trainers(range(1), 1)
+    assert shares == [[0]]
