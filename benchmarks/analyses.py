@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from step import memory
+from workloads import here
 
 MODEL, EXAMPLES = "mini-bert", 512
 SIDE = 21  # of the book's planes
@@ -163,10 +164,8 @@ def main() -> None:
     if options.one:
         _one(options.one, options.side, options.threads)
         return
-    print(f"{_here()}, {time.strftime('%Y-%m-%d')}; ", end="")
-    print(
-        f"medians of {options.rounds} rounds, {options.side} x {options.side} points, one thread\n"
-    )
+    side = f"{options.side} x {options.side} points"
+    print(f"{here()}; medians of {options.rounds} rounds, {side}, one thread\n")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
     for _ in range(options.rounds):
         for name in CONTESTANTS:
@@ -180,14 +179,6 @@ def main() -> None:
     whole = _measure(GRADIENTS, SIDE, options.threads)
     named = f"{SIDE} x {SIDE} points with gradient norms, {options.threads} threads"
     print(f"| {named} | {whole['seconds']:.0f} | | {whole['peak']:.0f} |")
-
-
-def _here() -> str:
-    import torch
-
-    from stabkit.records import hardware
-
-    return hardware(torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -12,18 +12,16 @@ the same command goes on.
 from __future__ import annotations
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 from scipy.stats import fisher_exact, ks_2samp
+from workloads import here
 
 from stabkit import stats, train
 from stabkit.config import RunConfig
 from stabkit.presets import preset
-from stabkit.records import hardware
 from stabkit.store import Store
 from stabkit.studies import grid
 from stabkit.sweep import sweep
@@ -70,7 +68,7 @@ def main() -> None:
     given = parser.parse_args()
     configs = grid(preset("devlin", learning_rate=RATE), SEEDS)
     tables = {one: trained(configs, one, given.folder, given.processes) for one in EXECUTORS}
-    print(f"{hardware(train.choose_device())}, torch {torch.__version__}, {time.strftime('%F')}\n")
+    print(f"{here()}\n")
     heads = ["executor", "learn nothing", "%, Wilson 95 %", "mean score, %"]
     heads += ["median training loss", "p, failures", "p, scores", "p, losses"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")

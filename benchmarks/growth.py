@@ -19,7 +19,7 @@ from typing import Any
 
 from floor import now
 from step import Clock, Contestant, _stabkit
-from workloads import LENGTHS, WORKLOADS, Lengths, Workload
+from workloads import LENGTHS, WORKLOADS, Lengths, Workload, here
 
 LAYERS, TOKENS, SEEDS = (3, 6, 12, 24), (16, 32, 64, 128), (1, 2, 4, 8)
 SHORT_RUN = {"epochs": None, "max_steps": 20, "train_size": 320}  # of the studies
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    print(f"{here()}; medians of {options.rounds} rounds")
     show("layers", LAYERS, partial(layers, steps=options.steps), options.rounds)
     show("tokens a text", TOKENS, partial(length, steps=options.steps), options.rounds)
     show("seeds", SEEDS, partial(study, processes=1, clock=now), options.rounds)

@@ -27,10 +27,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from workloads import BATCH, here
+
 MODEL, TASK = "mini-bert", "mini-rte"
 SEEDS = 25
 FIRST = 3000  # of seeds that are reported nowhere
-BATCH, RATE = 16, 2e-4
+RATE = 2e-4
 
 
 def _stabkit(seeds: Sequence[int], steps: int) -> list[float]:
@@ -183,13 +185,8 @@ def main() -> None:
 def _print(
     seconds: dict[str, list[float]], means: dict[str, float], options: argparse.Namespace
 ) -> None:
-    import torch
-
-    from stabkit.records import hardware
-
     print(
-        f"{hardware(torch.device('cpu'))}, {os.cpu_count()} cores, torch {torch.__version__}, "
-        f"{time.strftime('%F')}; medians of {options.rounds} rounds, {len(options.seeds)} seeds of "
+        f"{here()}; medians of {options.rounds} rounds, {len(options.seeds)} seeds of "
         f"{options.steps} steps\n"
     )
     print("| | seconds | x Trainer's defaults | x Trainer's best | mean dev score, % |")

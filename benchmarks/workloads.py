@@ -1,4 +1,4 @@
-"""What the step is timed on: architectures with random weights, texts with the tasks' lengths.
+"""What is timed, and where: architectures with random weights, texts with the tasks' lengths.
 
 The time of a step depends on neither weights nor words, so both are drawn at random and nothing is
 fetched.
@@ -6,6 +6,8 @@ fetched.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,17 @@ from typing import Any
 import numpy as np
 
 BATCH, LONGEST = 16, 128
+
+
+def here() -> str:
+    """Return what a table was measured on, with what, and when: the head of its first line."""
+    import torch
+
+    from stabkit.records import hardware
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cores = f"{os.cpu_count()} cores"
+    return f"{hardware(device)}, {cores}, torch {torch.__version__}, {time.strftime('%F')}"
 
 
 @dataclass(frozen=True)
