@@ -21,7 +21,7 @@ from stabkit.errors import StabkitError
 from stabkit.figures.style import CSV_BUTTON
 from stabkit.mini.tasks import RECIPES
 from stabkit.paper import CLAIMS
-from stabkit.places import results_folder
+from stabkit.places import has_runs, results_folder
 from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
@@ -33,8 +33,13 @@ PAGE = re.compile(r"\]\(([\w-]+)(?:\.md)?(?:#[\w-]*)?\)")  # in a link; a notebo
 
 
 def published() -> Store:
-    """Return the store of the published runs, empty where there are none."""
-    return Store(results_folder())
+    """Return the store of the published runs, empty where there are none.
+
+    Nothing is written to it: where a file is damaged or of another version, a StoreError says so,
+    and the file stays where it is.
+    """
+    folder = results_folder()
+    return Store(folder / "none", base=folder if has_runs(folder) else None)
 
 
 def rate(pilot: str = "pilot-rte") -> float | None:

@@ -6,15 +6,18 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import fakes
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from published import MODEL, RATE, publish
 
 from stabkit import pages, studies
 from stabkit.agreement import COLUMNS, as_table
-from stabkit.errors import ConfigError
+from stabkit.errors import ConfigError, StoreError
 from stabkit.findings import Finding
 from stabkit.stats import Estimate
+from stabkit.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,24 @@ def test_nothing_published_is_no_error() -> None:
     assert pages.runs("pilot-rte", "table1-rte").empty
     assert "No runs" in pages.exhibit(pages.runs("table1-rte"), len).data
     assert "`stabkit study table1-rte`" in pages.status("table1-rte").data
+
+
+def test_published_runs_of_another_version_are_refused_and_left_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STABKIT_RESULTS", str(tmp_path))
+    store = Store(tmp_path)
+    store.put(fakes.judged(fakes.grid(1)[0]))
+    store.compact()
+    assert len(pages.published()) == 1
+    file = tmp_path / "runs.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({b"stabkit": b"0"}), file)
+    before = file.read_bytes()
+    with pytest.raises(StoreError, match=r"runs\.parquet"):
+        pages.published().table()
+    assert file.read_bytes() == before
+    assert not (tmp_path / "set-aside").exists()
 
 
 @pytest.mark.usefixtures("none")

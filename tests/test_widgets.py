@@ -24,7 +24,7 @@ from stabkit.store import Store
 from stabkit.studies import LOOKS
 from stabkit.tables import SIGNS
 from stabkit.train import pin
-from stabkit.widgets import calibration, views
+from stabkit.widgets import answers, calibration, views
 from stabkit.widgets import plan as plans
 from stabkit.widgets.calibration import Speed, measure, pace
 from stabkit.widgets.drawing import caption, figure
@@ -397,6 +397,25 @@ def made_up(panel: StudyPanel, **summary: Any) -> pd.DataFrame:
     return panel.archive.table(panel.plan)  # type: ignore[arg-type]
 
 
+def test_what_the_panel_s_runs_answer_is_told_once_there_are_enough(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = make(max_steps=None, learning_rates=(1e-3,), seeds=3)
+    assert widgets.explored(panel).data == widgets.diagnosed(panel).data == answers.NONE_YET
+    for config in list(panel.plan.configs.values())[:2]:
+        panel.archive.store.put(fakes.judged(config))
+    assert "no cell has 3 runs" in widgets.explored(panel).data
+    table = made_up(panel, failed=True, flat_loss=True, train_accuracy=0.5)
+    explorer = widgets.explored(panel)
+    assert [len(cell["runs"]) for cell in explorer.data["cells"]] == [3, 3]
+    told = widgets.diagnosed(panel).data
+    for cell in table["cell"].unique():
+        assert f"**{cell.replace('<br>', ', ')}. As you train**" in told
+    assert told.count("3 of 3 runs fail") + told.count("3 of the 3 failed runs") >= 2
+    monkeypatch.setenv("STABKIT_BOOK", "1")
+    assert widgets.explored(None).data == answers.WITHOUT_KERNEL  # type: ignore[arg-type]
+
+
 def test_rates_and_correction_are_drawn_as_in_figure_5_methods_as_in_figure_1(make: Any) -> None:
     panel = make()
     assert figure(made_up(panel)) == figures.arms(made_up(panel))
@@ -406,6 +425,12 @@ def test_rates_and_correction_are_drawn_as_in_figure_5_methods_as_in_figure_1(ma
     assert [*table["cell"].unique()] == [
         f"{method}<br>{rate}" for method in ("Devlin", "Lee") for rate in ("1e-3", "2e-3")
     ]
+    tints = {
+        trace.name: trace.marker.color
+        for trace in figure(table).data
+        if trace.name in {*table["cell"]}
+    }
+    assert tints == {name: figures.PALETTE[name.split("<br>")[0]] for name in table["cell"]}
 
 
 def test_runs_of_several_machines_are_drawn_with_a_word_of_care(make: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -78,8 +79,8 @@ def colour(name: str, position: int = 0) -> str:
 
 
 def head(name: str) -> str:
-    """Return what a name has before its comma: the method, of "Devlin, half the rate"."""
-    return name.partition(",")[0]
+    """Return what a name has before its comma or line break: the method, of "Lee, 1e-4"."""
+    return re.split(",|<br>", name)[0]
 
 
 def translucent(hexadecimal: str, opacity: float = 0.18) -> str:

@@ -22,6 +22,9 @@ from stabkit.reading import open_store
 from stabkit.selection import reference_rate
 from stabkit.store import Store
 from stabkit.studies import PILOT_RATES
+from stabkit.widgets.answers import diagnosed, explored
+
+__all__ = ["diagnosed", "explored", "study_panel"]
 
 FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
 PAPER_RATE = 2e-5

@@ -14,6 +14,7 @@ from html import escape
 from typing import Any
 
 import ipywidgets
+import pandas as pd
 import torch
 
 from stabkit.config import RunConfig
@@ -81,6 +82,11 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
         if self._thread.is_alive():
             self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    def runs(self) -> pd.DataFrame:
+        """Return the plan's runs that are stored or published by now, with the column ``cell``."""
+        self._look()
+        return self.archive.table(self.plan) if self.plan else pd.DataFrame()
 
     def _look(self) -> None:
         try:

@@ -1,0 +1,59 @@
+"""What the runs of a panel answer: how many seeds tell its cells apart, and why runs fail."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from stabkit import diagnosis, explorers, figures, pages
+from stabkit.errors import StabkitError
+from stabkit.presets import is_organism
+
+if TYPE_CHECKING:
+    from stabkit.widgets.panel import StudyPanel
+
+WITHOUT_KERNEL = "*In a notebook, this is answered from the runs of the panel above.*"
+NONE_YET = "*No runs yet: press Run in the panel above, then run this cell again.*"
+
+
+def explored(panel: StudyPanel) -> Any:
+    """Return the seeds explorer of the runs that a panel shows; a sentence while they are too few.
+
+    The runs are those of the panel's plan that are stored or published by now.
+    """
+    return _answered(panel, _explorer)
+
+
+def diagnosed(panel: StudyPanel) -> Any:
+    """Return the diagnosis of each cell that a panel shows; a sentence while there is no run."""
+    return _answered(panel, _diagnoses)
+
+
+def _answered(panel: StudyPanel, answer: Any) -> Any:
+    if os.environ.get("STABKIT_BOOK"):
+        return pages.markdown(WITHOUT_KERNEL)
+    runs = panel.runs()
+    try:
+        return pages.markdown(NONE_YET) if runs.empty else answer(runs)
+    except StabkitError as problem:
+        return pages.markdown(f"*{problem}*")
+
+
+def _explorer(runs: pd.DataFrame) -> Any:
+    return explorers.seeds(runs, "The runs of the panel above", _scale(runs))
+
+
+def _diagnoses(runs: pd.DataFrame) -> Any:
+    found = {
+        f"{name.replace('<br>', ', ')}. {title}": lines
+        for name, cell in runs.groupby("cell", sort=False)
+        for title, lines in diagnosis.blocks(diagnosis.diagnose(cell)).items()
+    }
+    told = "Verdict and remedy for each cell of the panel above"
+    return pages.lists(found, figures.caption(runs, told, _scale(runs), cell=("cell",)))
+
+
+def _scale(runs: pd.DataFrame) -> str:
+    return "mini" if is_organism(runs["model"].iloc[0]) else "your model"
