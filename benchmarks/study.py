@@ -9,8 +9,8 @@ turn and from the start of its process to the last dev score on disk or in hand:
   thread each, the seeds shared out among them.
 
 Runs are cut to ``--steps``, a quarter of their 468, so that what each of them costs beside its
-steps counts for more than it does in a whole study. The machine has to be idle; only ratios mean
-anything.
+steps counts for more than it does in a whole study. Nobody uses a GPU. The machine has to be idle;
+only ratios mean anything.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
                     learning_rate=RATE,
                     weight_decay=0.01,
                     use_cpu=True,
-                    optim="adamw_torch_fused" if best else "adamw_torch",
+                    **({"optim": "adamw_torch_fused"} if best else {}),
                     report_to=[],
                     save_strategy="no",
                     logging_steps=10**6,
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(FIRST, FIRST + SEEDS))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if options.one:
         print(json.dumps(CONTESTANTS[options.one](list(options.seeds), options.steps)))
         return

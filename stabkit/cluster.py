@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from stabkit.errors import StabkitError
-from stabkit.workers import ONE_THREAD, SECONDS_TO_LOOK, Lost
+from stabkit.workers import GPUS, ONE_THREAD, SECONDS_TO_LOOK, Lost
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,7 +99,8 @@ class RayCluster:
             num_cpus=self.cpus,
             num_gpus=self.gpus,
             max_retries=0,  # done here, so that the runs that kill their workers are counted
-            runtime_env={"env_vars": ONE_THREAD},
+            # Of itself Ray hides GPUs from no run, and one that asks for none would take the first.
+            runtime_env={"env_vars": ONE_THREAD | ({} if self.gpus else {GPUS: ""})},
         )
         shipped, folder = ray.put(work), os.getcwd()
 

@@ -34,6 +34,7 @@ class Captured:
         self.function, self.device, self.rewind = function, device, rewind
         self.generators = tuple(generators)
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
+        self._stream: torch.cuda.Stream | None = None
 
     def prepare(self, shapes: Iterable[Shape]) -> None:
         """Record all of ``shapes`` that are new, on a GPU; the largest first, so memory is reused.
@@ -54,7 +55,7 @@ class Captured:
             graph.replay()
 
     def _record(self, shape: Shape) -> torch.cuda.CUDAGraph:
-        beside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        beside = self._beside()
         beside.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(beside):
             for _ in range(WARM):
@@ -66,6 +67,15 @@ class Captured:
             graph.register_generator_state(generator)
         # Graphs never run at the same time and leave nothing in their memory: they share it.
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=beside):
             self.function(*shape)
         return graph
+
+    def _beside(self) -> torch.cuda.Stream:
+        """Return the stream to try and record on: one, as each keeps memory of libraries for good.
+
+        It is of this device; torch's own for captures is of whichever was the current one first.
+        """
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return self._stream

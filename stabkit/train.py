@@ -40,7 +40,7 @@ from stabkit.records import (
     train_summary,
 )
 from stabkit.results import RunResult
-from stabkit.static import static_learner, supported
+from stabkit.static import forget, static_learner, supported
 from stabkit.tasks import Task, subset
 from stabkit.together import can_stack, check_one_recipe, stacked_learner
 
@@ -277,6 +277,7 @@ def _within_memory(config: RunConfig, device: torch.device, also: str = "") -> I
     try:
         yield
     except torch.OutOfMemoryError as error:
+        forget()  # the learner that was too large: its graphs may be half recorded
         raise ConfigError(
             f"{config.model} with batches of {config.batch_size} texts of up to "
             f"{config.max_length} tokens{also} does not fit into the memory of {hardware(device)}; "

@@ -129,7 +129,10 @@ def test_the_loop_that_is_timed_runs(executor: str, seeds: int, tmp_path: Path) 
     assert 0 < clock.seconds < 60
 
 
-def test_executors_are_held_against_the_plain_one(tmp_path: Path) -> None:
+def test_executors_are_held_against_the_plain_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stabkit.train.choose_device", lambda: torch.device("cpu"))
     executors = load("executors")
     configs = [
         config.replace(model="mini-bert-shallow", epochs=None, max_steps=2, train_size=32)

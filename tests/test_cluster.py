@@ -90,6 +90,11 @@ def test_gpus_that_no_run_asks_for_are_told_of(on: RayCluster) -> None:
         on._tell_of_what_there_is(ray)
 
 
+def test_a_run_that_asks_for_no_gpu_sees_none(store: Store, on: RayCluster) -> None:
+    table = sweep(fakes.grid(2), store, run=fakes.on_a_gpu, progress=False, launcher=on)
+    assert [seen.split(" ")[0] for seen in table["executor"]] == ["", ""]  # not None: none to see
+
+
 def test_a_gpu_is_shared_by_as_many_runs_as_its_shares(store: Store, on: RayCluster) -> None:
     halves = replace(on, cpus=0.25, gpus=0.5)
     table = sweep(fakes.grid(6), store, run=fakes.on_a_gpu, progress=False, launcher=halves)

@@ -14,7 +14,7 @@ from stabkit.train import run_seeds
 
 LEVEL = 0.01  # of a two-sample Kolmogorov-Smirnov test
 DROPOUT = 0.25
-EXECUTORS = ("plain", "fast", "together")
+EXECUTORS = ("plain", "fast", "graph", "together")
 MEASURES = ("loss of all steps", "loss of the last steps", "final loss", "score")
 
 

@@ -21,6 +21,7 @@ from tiny import NO_DROPOUT
 from torch import nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
+from stabkit import static
 from stabkit.batches import encode, training_batches
 from stabkit.config import RunConfig
 from stabkit.errors import ConfigError, DataError, ModelError
@@ -178,6 +179,18 @@ def test_a_full_device_says_what_to_make_smaller(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("stabkit.train.stacked_learner", full)
     with pytest.raises(ConfigError, match=r"for 2 seeds at once,.* or fewer seeds at once"):
         run_seeds([tiny.config(seed=seed) for seed in (0, 1)], device=tiny.CPU)
+
+
+def test_a_learner_that_does_not_fit_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tiny.train(tiny.config(max_steps=1, epochs=None), "graph")
+    assert static._kept
+    monkeypatch.setattr("stabkit.graph.Captured.prepare", full)
+    with pytest.raises(ConfigError, match="does not fit into the memory of"):
+        tiny.train(tiny.config(max_steps=1, epochs=None, seed=1), "graph")
+    assert not static._kept
 
 
 def test_a_cache_that_cannot_be_written_loses_no_model(

@@ -372,6 +372,7 @@ def test_speed_is_that_of_the_device_s_own_executor(
     monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
     asked, real = [], train.trainer
+    monkeypatch.setattr(train, "choose_device", lambda: tiny.CPU)
     monkeypatch.setattr(train, "best_executor", lambda device: executor)
 
     def watched(*arguments: Any) -> train.Trainer:
