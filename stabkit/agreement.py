@@ -71,7 +71,7 @@ def figure_3(table: pd.DataFrame) -> Finding:
     alike = max(rate.low for rate in rates) <= min(rate.high for rate in rates)
     told += "; all three intervals overlap" if alike else ""
     holds = full.low <= as_long.value <= full.high and as_long.value < few.value
-    return Finding(*head, counts[2].runs, told, holds, as_long, "%", doubtful=alike)
+    return Finding(*head, counts[2].runs, told, holds, as_long, "%", doubtful=alike or None)
 
 
 def figure_5(table: pd.DataFrame) -> list[Finding]:
@@ -92,7 +92,8 @@ def corrected(model: str, runs: pd.DataFrame) -> Finding:
     )
     failing = [(off, on) for off, on in pairs.values() if off.failures + on.failures]
     holds = all(on.share < off.share for off, on in failing)
-    return Finding(*head, len(runs), told, holds, rate_difference(*_arms(runs)))
+    close = any(rate_difference(off, on).covers(0) for off, on in failing)
+    return Finding(*head, len(runs), told, holds, rate_difference(*_arms(runs)), doubtful=close)
 
 
 def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
@@ -110,7 +111,8 @@ def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
         return Finding(*head, len(every), told)
     least = gaps.pop("roberta")
     holds = all(least.value < gap.value for gap in gaps.values())
-    return Finding(*head, len(every), told, holds, least)
+    close = any(least.overlaps(gap) for gap in gaps.values())
+    return Finding(*head, len(every), told, holds, least, doubtful=close)
 
 
 def warmup(table: pd.DataFrame) -> Finding:
@@ -168,7 +170,8 @@ def _trend(table: pd.DataFrame, factor: str) -> Finding:
     steps = [sign * (after.share - before.share) for before, after in pairwise(counts)]
     holds = min(steps) >= 0 < sum(steps)
     change = rate_difference(counts[-1], counts[0])
-    return Finding("Fig. 9", criterion, len(table), told, holds, change)
+    close = True if change.covers(0) else None if len(counts) > 2 else False
+    return Finding("Fig. 9", criterion, len(table), told, holds, change, doubtful=close)
 
 
 def figure_8a(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]) -> Finding:

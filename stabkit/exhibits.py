@@ -18,7 +18,7 @@ from stabkit.paper import TASKS, complete, paper_task, table_1_verdict
 from stabkit.presets import FAMILIES
 from stabkit.schedule import correction_factor
 from stabkit.stats import Estimate
-from stabkit.tables import learned_nothing
+from stabkit.tables import by_accuracy, learned_nothing
 
 TABLE_1 = "table1-rte", "table1-mrpc", "table1-cola"
 SHORT = "table1-rte", "controls-rte", "figure5"  # hold the 3-epoch runs on the RTE-like task
@@ -46,6 +46,19 @@ class Exhibit:
         if self.judge is None:
             return []
         return self.judge() or [Finding(self.name, self.shows, 0, "no runs are published yet")]
+
+
+Reading = Callable[[pd.DataFrame], pd.DataFrame]  # of what counts as a failed run
+
+
+def _any_sign(runs: pd.DataFrame) -> pd.DataFrame:
+    """Leave the runs as they are: those with any sign of failure count as failed."""
+    return runs
+
+
+def _read(read: Reading, *studies: str) -> pd.DataFrame:
+    runs = pages.runs(*studies)
+    return runs if runs.empty else read(runs)
 
 
 def usual() -> pd.DataFrame:
@@ -100,13 +113,13 @@ def _gradients() -> list[Finding]:
     return found
 
 
-def _small_data() -> list[Finding]:
-    runs = pages.runs("small-cola", "small-mrpc", "small-qnli")
+def _small_data(read: Reading = _any_sign) -> list[Finding]:
+    runs = _read(read, "small-cola", "small-mrpc", "small-qnli")
     return [agreement.figure_3(task) for task in _each(runs, "task")]
 
 
-def _correction() -> list[Finding]:
-    runs = pages.runs("figure5")
+def _correction(read: Reading = _any_sign) -> list[Finding]:
+    runs = _read(read, "figure5")
     return [] if runs.empty else agreement.figure_5(runs)
 
 
@@ -123,13 +136,13 @@ def _factor() -> list[Finding]:
     return found
 
 
-def _warmup() -> list[Finding]:
-    runs = pages.runs("warmup")
+def _warmup(read: Reading = _any_sign) -> list[Finding]:
+    runs = _read(read, "warmup")
     return [] if runs.empty else [agreement.warmup(runs)]
 
 
-def _depth() -> list[Finding]:
-    deep, shallow = pages.runs("figure5"), pages.runs("shallow")
+def _depth(read: Reading = _any_sign) -> list[Finding]:
+    deep, shallow = _read(read, "figure5"), _read(read, "shallow")
     if deep.empty or shallow.empty:
         return []
     both = pd.concat([shallow, deep[deep["model"] == "mini-bert"]], ignore_index=True)
@@ -143,8 +156,8 @@ def _planes() -> list[Finding]:
     return found
 
 
-def _ablation() -> list[Finding]:
-    runs = pages.runs("ablation")
+def _ablation(read: Reading = _any_sign) -> list[Finding]:
+    runs = _read(read, "ablation")
     return [] if runs.empty else agreement.figure_9(runs)
 
 
@@ -158,6 +171,22 @@ def _generalisation() -> list[Finding]:
     looks = {key: pages.published().history(key) for key in good["key"]}
     lasting = [agreement.figure_8a(long, looks)] if len(long) else []
     return lasting + agreement.figure_8b(runs)
+
+
+COUNTING = _small_data, _correction, _ablation, _warmup, _depth  # judge runs by any sign of failure
+
+
+def turned() -> list[tuple[Exhibit, Finding]]:
+    """Return what comes out otherwise where the paper's verdict on a run, accuracy, counts alone.
+
+    One finding for each criterion that turns, as it is judged by accuracy.
+    """
+    found = []
+    for exhibit in EXHIBITS:
+        if exhibit.judge in COUNTING:
+            judged = zip(exhibit.judge(), exhibit.judge(by_accuracy), strict=True)
+            found += [(exhibit, alone) for usual, alone in judged if usual.holds != alone.holds]
+    return found
 
 
 EXHIBITS = (

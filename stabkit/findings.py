@@ -20,7 +20,7 @@ class Finding:
 
     ``number`` is a share or a difference of shares, shown in % or points, or has no unit; ``runs``
     is how many it comes from. ``line`` is the number at which the verdict turns, where one number
-    alone decides; where several do, ``doubtful`` tells that their intervals overlap.
+    alone decides; where several are compared, ``doubtful`` tells whether their intervals overlap.
     """
 
     exhibit: str
@@ -31,7 +31,7 @@ class Finding:
     number: Estimate = UNKNOWN
     unit: Literal["%", "points", ""] = "points"
     line: float | None = None
-    doubtful: bool = False
+    doubtful: bool | None = None
 
     @property
     def verdict(self) -> str:
@@ -40,12 +40,12 @@ class Finding:
 
     @property
     def certain(self) -> bool | None:
-        """Does the interval leave out the number at which the verdict turns?
+        """Do the intervals rule out the opposite verdict?
 
-        None where several numbers decide, apart from one another, or that which does has none.
+        None where there are none, or several numbers decide and cannot tell.
         """
-        if self.doubtful:
-            return False
+        if self.doubtful is not None:
+            return not self.doubtful
         _, low, high = self.number
         if self.line is None or self.holds is None or np.isnan(low) or np.isnan(high):
             return None

@@ -16,6 +16,7 @@ import pandas as pd
 from stabkit.effects import VarianceTest, holm, variance_tests
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
+from stabkit.stats import Estimate
 from stabkit.studies import REPORTED
 from stabkit.tables import describe_groups, only, require
 
@@ -173,15 +174,15 @@ def table_1_verdict(
     tests = [(task, test) for task in tasks for test in _levene_ours(runs, task)]
     adjusted = list(zip(tests, holm([test.levene for _, test in tests]), strict=True))
     return [
-        Finding(task, check, int((runs["task"] == task).sum()), numbers, holds)
+        Finding(task, check, int((runs["task"] == task).sum()), numbers, holds, doubtful=doubtful)
         for task in tasks
-        for check, holds, numbers in _checks(
+        for check, holds, numbers, doubtful in _checks(
             described.loc[task], [(test, p) for (of, test), p in adjusted if of == task]
         )
     ]
 
 
-Check = tuple[str, bool, str]  # the criterion, does it hold, its numbers
+Check = tuple[str, bool, str, bool | None]  # criterion, does it hold, numbers, is it in doubt
 
 
 def complete(runs: pd.DataFrame) -> bool:
@@ -232,9 +233,11 @@ def _spread_checks(rows: pd.DataFrame) -> Iterator[Check]:
     stds, rates = rows["std"], rows["failure_rate"]
     others = [method for method in METHODS if method != "Ours"]
     smallest = all(stds["Ours"].value < stds[method].value for method in others)
-    yield "Ours has the smallest std", smallest, _beside(stds)
+    close = _doubtful([(stds["Ours"], stds[method]) for method in others])
+    yield "Ours has the smallest std", smallest, _beside(stds), close
     least = all(rates["Ours"].value <= rates[method].value for method in others)
-    yield "no method fails less often than Ours", least, _beside(rates)
+    close = _doubtful([(rates["Ours"], rates[method]) for method in others])
+    yield "no method fails less often than Ours", least, _beside(rates), close
 
 
 def _levene_check(test: VarianceTest, p: float, stds: pd.Series) -> Check:
@@ -244,14 +247,21 @@ def _levene_check(test: VarianceTest, p: float, stds: pd.Series) -> Check:
         f"p = {p:.2g} (Levene, Holm); raw: Levene {test.levene:.2g}, "
         f"Brown-Forsythe {test.brown_forsythe:.2g}; Ours spreads {'less' if less else 'more'}"
     )
-    return f"Ours spreads less than {test.group} (Levene)", bool(p < ALPHA) and less, numbers
+    return f"Ours spreads less than {test.group} (Levene)", bool(p < ALPHA) and less, numbers, None
 
 
 def _order_check(rows: pd.DataFrame) -> Check:
     expected = list(METHODS)  # their order on each task of Table 1
-    means = [rows["mean"][method].value for method in expected]
-    holds = all(low < high for low, high in pairwise(means))
-    return f"means in the order {' < '.join(expected)}", holds, _beside(rows["mean"])
+    means = [rows["mean"][method] for method in expected]
+    holds = all(low.value < high.value for low, high in pairwise(means))
+    close = _doubtful(list(pairwise(means)))
+    return f"means in the order {' < '.join(expected)}", holds, _beside(rows["mean"]), close
+
+
+def _doubtful(pairs: Sequence[tuple[Estimate, Estimate]]) -> bool:
+    """Tell whether overlaps leave in doubt that each first is the smaller, or that one is not."""
+    against = [one.overlaps(other) for one, other in pairs if one.value > other.value]
+    return all(against) if against else any(one.overlaps(other) for one, other in pairs)
 
 
 def _beside(estimates: pd.Series) -> str:

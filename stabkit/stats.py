@@ -33,6 +33,14 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def covers(self, value: float) -> bool:
+        """Tell whether the interval holds a value."""
+        return self.low <= value <= self.high
+
+    def overlaps(self, other: Estimate) -> bool:
+        """Tell whether two intervals have a value in common."""
+        return max(self.low, other.low) <= min(self.high, other.high)
+
     def percent(self) -> str:
         """Return for example ``12.0 (4.2 to 30.0)``, or the number alone without bounds."""
         value, low, high = (round(100 * number, 1) + 0.0 for number in self)  # + 0.0: no "-0.0"

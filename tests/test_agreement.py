@@ -151,8 +151,14 @@ def test_the_correction_helps_wherever_a_run_fails() -> None:
     assert all(found.holds for found in models)
     assert models[0].number.value == pytest.approx(18 / 25)
     assert models[0].reason.startswith("1e-4: 20 of 25 without, 2 of 25 with; 2e-4")
+    assert [found.certain for found in models] == [True, False, True]  # 3 against 1 may be chance
     assert least.holds
     assert least.number.value == pytest.approx(2 / 25)
+    assert least.certain is True
+    close = together(
+        arms(8, 1, "mini-bert"), arms(7, 1, "mini-roberta"), arms(12, 2, "mini-albert")
+    )
+    assert agreement.figure_5(close)[-1].told == "holds, perhaps by chance"
     assert "hardware" not in least.reason
     table.loc[table["model"] == "mini-albert", "hardware"] = "Another CPU"
     mixed = agreement.figure_5(table)[-1]
@@ -217,6 +223,10 @@ def test_the_ablation_s_trends() -> None:
     assert epochs.holds and rate.holds and correction.holds
     assert epochs.number.value < 0 < rate.number.value
     assert correction.number.high < 0
+    assert [found.certain for found in (epochs, rate, correction)] == [None, None, True]
+    steps = zip((3, 10, 20), (5, 4, 4), strict=True)
+    few = {(n, r, on): count for n, count in steps for r in RATES for on in (False, True)}
+    assert agreement.figure_9(ablation(few))[0].told == "holds, perhaps by chance"
     assert epochs.reason.startswith("3: ")
     assert correction.reason.startswith("off: ")
     assert {found.runs for found in (epochs, rate, correction)} == {450}

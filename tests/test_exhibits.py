@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from published import publish
 
 from stabkit import exhibits, pages
 from stabkit.exhibits import EXHIBITS
 from stabkit.studies import RULES as PILOTS
-from stabkit.studies import STUDIES
+from stabkit.studies import STUDIES, TUNED
 from stabkit.three_sources import SOURCES
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -44,6 +45,7 @@ def test_every_study_of_a_reported_run_serves_an_exhibit() -> None:
         "silent",
         "table1-half",
         "long-warmup",
+        *(f"best-{name}" for name in TUNED),
         *of_real_text,
     }
 
@@ -88,3 +90,18 @@ def test_reading_the_verdicts_does_not_import_torch() -> None:
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_turns_by_accuracy_alone_is_told(monkeypatch: pytest.MonkeyPatch, full: Path) -> None:
+    monkeypatch.setenv("STABKIT_RESULTS", str(full))
+    real = pages.runs
+
+    def flatter(*studies: str) -> pd.DataFrame:
+        """Let every corrected run of a study show a sign of failure that is not the paper's."""
+        runs = real(*studies)
+        return runs.assign(flat_loss=runs["bias_correction"]) if "warmup" in studies else runs
+
+    assert exhibits.turned() == []
+    monkeypatch.setattr(pages, "runs", flatter)
+    ((exhibit, finding),) = exhibits.turned()
+    assert (exhibit.name, finding.exhibit, finding.holds) == ("Section 5.1", "Section 5.1", True)

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding
 from stabkit.paper import METHODS, TABLE_1, complete, hopeless, reported, table_1_verdict
-from stabkit.stats import bootstrap, describe, sample_std, wilson
+from stabkit.stats import Estimate, bootstrap, describe, sample_std, wilson
 from stabkit.tables import (
     best_rate,
     describe_groups,
@@ -237,6 +237,21 @@ def test_verdict_agrees_when_the_runs_are_like_the_papers() -> None:
     found = table_1_verdict(table_1(spreads))
     assert [finding.holds for finding in found] == [True] * 5
     assert {finding.runs for finding in found} == {75}
+    # Neither Lee nor Ours has a failed run, which may be chance.
+    assert [finding.certain for finding in found] == [True, False, None, None, True]
+
+
+def test_a_verdict_of_table_1_is_in_doubt_where_intervals_overlap() -> None:
+    found = verdicts(table_1({"Devlin": 0.013, "Lee": 0.3, "Ours": 0.01}))
+    (means,) = (finding for name, finding in found.items() if name.startswith("means"))
+    assert found["Ours has the smallest std"].told == "holds, perhaps by chance"
+    less = verdicts(table_1({"Devlin": 0.001, "Lee": 0.01, "Ours": 0.01}))  # than Devlin for sure
+    assert less["Ours has the smallest std"].told == "clearly does not hold"
+    assert means.told.endswith("perhaps by chance")
+    assert all(found[name].certain is None for name in found if "Levene" in name)
+    assert Estimate(0.2, 0.1, 0.3).overlaps(Estimate(0.4, 0.3, 0.5))
+    assert not Estimate(0.2, 0.1, 0.3).overlaps(Estimate(0.4, 0.31, 0.5))
+    assert Estimate(0.2, 0.1, 0.3).covers(0.3) and not Estimate(0.2, 0.1, 0.3).covers(0.31)
 
 
 def test_levene_is_told_with_the_side_that_spreads_more() -> None:
