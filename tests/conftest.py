@@ -15,6 +15,7 @@ os.environ.update(
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from hypothesis import settings
 
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 settings.load_profile("unhurried")
+
+HTML = Path(__file__).parents[1] / "book" / "_build" / "html"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +47,14 @@ def local_browser() -> Iterator[Any]:
     """Like ``browser``, but servers of this machine can be reached."""
     with chromium(", EXCLUDE 127.0.0.1") as chrome:
         yield chrome
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder of the built book's pages; skipped where there is none, except in CI."""
+    if not (HTML / "index.html").exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no built book: make book")
+    return HTML / "book"
 
 
 @contextmanager

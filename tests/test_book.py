@@ -21,6 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
 from safetensors.numpy import load_file
+from test_explorers_browser import Page, chosen_cells, enough
 
 from stabkit import pages, stats, studies
 from stabkit.config import RunConfig
@@ -28,7 +29,6 @@ from stabkit.studies import fresh
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
-HTML = ROOT / "book" / "_build" / "html"
 MODELS = ROOT / "stabkit" / "mini" / "weights"
 NAMES = [page.stem for page in PAGES]
 PROSE = ("01_introduction", "02_related_work", "glossary", "references")
@@ -204,13 +204,6 @@ def _text(data: dict[str, Any]) -> str:
     return str(data.get("text/html") or data.get("text/markdown") or data.get("text/plain"))
 
 
-@pytest.fixture(scope="module")
-def built() -> Path:
-    if not (HTML / "index.html").exists():
-        pytest.skip(f"no built book in {HTML.relative_to(ROOT)}: make book")
-    return HTML / "book"
-
-
 def complaints(browser: Any) -> list[str]:
     """Return errors in the console, requests that left the machine, and what is too wide."""
     found = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -305,6 +298,24 @@ def test_explorers_of_the_book_show_what_is_published(browser: Any, built: Path)
         assert shown[1:3] == [f"{failures} of {len(found)}", rate]
         assert float(shown[3].split()[0]) == pytest.approx(scores.std(), abs=0.0501)
         assert float(shown[4]) == pytest.approx(scores.mean(), abs=0.0501)
+
+
+@pytest.mark.browser
+def test_the_first_page_says_how_many_seeds_tell_devlin_from_ours(
+    browser: Any, built: Path
+) -> None:
+    runs = pages.runs("table1-half")
+    if runs.empty:
+        pytest.skip("no runs of table1-half are published")
+    opened(browser, built / "index.html")
+    page = Page(browser, built / "index.html")
+    cells = chosen_cells(page)
+    assert [cell.name.split()[0] for cell in cells] == ["Devlin", "Ours"]
+    for cell, name in zip(cells, ("Devlin", "Ours"), strict=True):
+        published = runs[runs["method"] == name].sort_values("seed")["score_last"]
+        assert cell.scores.tolist() == pytest.approx((100 * published).tolist(), abs=0.051)
+    numbers = enough(cells, page.chosen("statistic"))
+    assert numbers is not None and f"From {numbers} seeds of each on" in page.said
 
 
 @pytest.mark.browser

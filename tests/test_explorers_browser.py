@@ -467,6 +467,53 @@ def test_inside_says_what_the_runs_did_at_each_step(browser: Any, folder: Path, 
             assert profile[2] == pytest.approx(norms[column.format(2)], rel=1e-3)
 
 
+def test_inside_draws_both_runs_on_linked_axes_and_goes_to_a_step_by_a_click(
+    browser: Any, folder: Path
+) -> None:
+    page = Page(browser, folder / "inside.html")
+    page.choose("weight", "query")
+    steps = page.data["step"]
+    runs = made.kinds().to_dict("records")
+    traces = page.traces(0)
+    for column, kind in enumerate(("failed", "successful")):
+        key = runs[page.chosen(kind)]["key"]
+        losses = made.histories([key])[key]["loss"].rolling(20, min_periods=1).mean()
+        norms = made.gradients([key])[key].set_index("step")
+        loss, *layers = traces[4 * column : 4 * column + 4]
+        assert loss["x"] == steps and len(layers) == 3
+        assert loss["y"] == pytest.approx([losses[step - 1] for step in steps], rel=0.01)
+        for layer, trace in enumerate(layers):
+            wanted = norms[made.QUERY.format(layer)].loc[steps]
+            assert trace["y"] == pytest.approx(wanted.tolist(), rel=0.01)
+    layout = page.run("return document.querySelector('.stabkit-panel').layout")
+    assert {layout[f"xaxis{key}"]["matches"] for key in (2, 3, 4)} == {"x"}
+    assert (layout["yaxis3"]["matches"], layout["yaxis4"]["matches"]) == ("y", "y2")
+    click = (
+        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
+        "const xaxis = panel._fullLayout[arguments[1]];"
+        "const point = {x: arguments[2], y: 1, xaxis, data: panel.data[0]};"
+        "panel.emit('plotly_click', {points: [point]})"
+    )
+    for axis, place in (("xaxis", 10), ("xaxis4", 20)):
+        page.run(click, 0, axis, steps[place])
+        assert page.chosen("at") == place
+    page.run(click, 1, "xaxis", 1)  # a layer is no step
+    assert page.chosen("at") == 20
+
+
+def test_a_click_on_a_swap_s_curve_gives_back_so_many_layers(browser: Any, folder: Path) -> None:
+    page = Page(browser, folder / "swap.html")
+    click = (
+        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
+        "const data = panel.data.find(({type}) => (type === 'bar') === (arguments[0] === 1));"
+        "panel.emit('plotly_click', {points: [{x: arguments[1], y: 1, data}]})"
+    )
+    page.run(click, 0, 5)
+    assert page.chosen("k") == 5
+    page.run(click, 1, 2)  # the bars below are layers, not numbers of them
+    assert page.chosen("k") == 5
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_swap_tells_what_python_judges(browser: Any, folder: Path, width: int) -> None:
     page = Page(browser, folder / "swap.html", width)
@@ -533,6 +580,11 @@ def test_the_relief_carries_the_mark_and_paths_can_be_put_away(browser: Any, fol
     above = here * 10 ** lift(made.planes().query("key == 'plane0'"))
     assert (sheet["type"], mark["type"]) == ("surface", "scatter3d")
     assert mark["z"][0] == pytest.approx(above, rel=2e-3)
+    panel = browser.find_element("class name", "stabkit-panel")
+    assert "WebGL" not in panel.text
+    shown = panel.screenshot_as_png
+    page.run("document.querySelector('.stabkit-panel canvas').style.visibility = 'hidden'")
+    assert len(shown) > 2 * len(panel.screenshot_as_png)  # colours and grid are painted there
     paths = {"failed run's path", "successful run's path"}
     assert paths < {trace.get("name") for trace in page.traces(0)}
     ways = inside.trajectories("f0", "s0").assign(share=lambda t: t["residual"] / t["distance"])
