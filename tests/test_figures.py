@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -342,3 +343,38 @@ def test_summary_table_has_each_statistic_under_its_name() -> None:
     expected = {"std": scores.std(), "std, not failed": kept.std(), "mean": scores.mean()}
     for name, value in (expected | {"median": scores.median(), "max": scores.max()}).items():
         assert shown.loc["Devlin", name].split(" ")[0] == f"{value:.1f}"
+
+
+OF_A_TABLE = (
+    "ablation_grid",
+    "arms",
+    "barrier_line",
+    "failure_curves",
+    "layer_swap",
+    "score_against_loss",
+    "seed_scores",
+    "small_data",
+    "summary_table",
+    "surface_3d",
+    "surface_contours",
+)
+OF_TWO: dict[str, Any] = {  # tables of two runs, or a table and its runs' histories
+    "dev_over_training": {},
+    "gradient_map": pd.DataFrame({"step": [1], "layer.0.query.weight": [1.0]}),
+    "gradient_norms": pd.DataFrame({"step": [1], "layer.0.query.weight": [1.0]}),
+    "training_curves": {},
+}
+OF_NONE = {"caption", "correction_factor", "effective_rates", "html", "short", "show", "values"}
+
+
+def test_every_figure_of_a_table_is_among_those_that_refuse() -> None:
+    functions = {name for name in figures.__all__ if name.islower()}
+    assert functions == {*OF_A_TABLE, *OF_TWO, *OF_NONE}
+
+
+@pytest.mark.parametrize("name", [*OF_A_TABLE, *OF_TWO])
+def test_an_empty_or_foreign_table_is_refused(name: str) -> None:
+    more = [OF_TWO[name]] if name in OF_TWO else []
+    for table in (pd.DataFrame(), pd.DataFrame({"colour": ["blue"]})):
+        with pytest.raises(StabkitError, match="the table has no column"):
+            getattr(figures, name)(table, *more)
