@@ -199,6 +199,14 @@ def test_seeds_name_the_recipes_of_a_store_s_table_themselves() -> None:
         seeds(table.drop(columns=["method", "epochs"]))
 
 
+def test_as_many_seeds_can_be_drawn_as_the_largest_cell_has_and_25_at_least() -> None:
+    for count in (10, 40):
+        table = run_table(grid(preset("devlin", learning_rate=RATES[0]), range(count)))
+        (number,) = (one for one in seeds(table).controls if one.name == "number")
+        assert isinstance(number, mechanism.Slider)
+        assert (number.low, number.high) == (3, max(count, 25))
+
+
 def test_seeds_leave_out_controls_subsets_and_other_warmups() -> None:
     base = preset("devlin", learning_rate=RATES[0])
     others = (

@@ -16,7 +16,7 @@ from stabkit.figures.style import PALETTE, caption
 from stabkit.report import method
 from stabkit.schedule import short
 from stabkit.selection import PLAIN, SEEDS, departures
-from stabkit.studies import REPORTED
+from stabkit.studies import PILOT
 from stabkit.tables import finite_scores, require
 
 NUMBERS = (3, 25)  # of seeds: the fewest whose spread says anything, and the paper's number
@@ -74,7 +74,7 @@ def seeds(
         start={name: half[name] for name in axes}
         | {"compare": compare if compare in dict(rivals).values() else ""}
         | {"statistic": "failed", "number": 5, "sample": 1},
-        controls=[*(_control(name, cells) for name in axes), *_questions(rivals)],
+        controls=[*(_control(name, cells) for name in axes), *_questions(rivals, cells)],
         panels=(380, 380),
         caption=caption(runs, finding, scale, cell=list(AXES)),
         alt=ALT,
@@ -108,13 +108,13 @@ def _by_axes(runs: pd.DataFrame) -> Any:
 
 
 def _preferred(cell: pd.DataFrame) -> pd.DataFrame:
-    """Return a cell's runs of reported seeds, or all of them where it has none.
+    """Return a cell's runs but those of pilot seeds, or these where it has no others.
 
     Where runs differ in more than the seed they are of the largest group that does not, and of
     several such of the one with fewest ``departures``.
     """
-    reported = cell[cell["seed"].isin(REPORTED)]
-    runs = cell if reported.empty else reported
+    others = cell[~cell["seed"].isin(PILOT)]
+    runs = cell if others.empty else others
     groups = [group for _, group in runs.groupby(OTHERS, dropna=False, sort=False)]
     return min(groups, key=lambda group: (-len(group), departures(group.iloc[0].to_dict())))
 
@@ -134,7 +134,7 @@ def _cell(at: dict[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
         "metric": METRICS.get(metric, metric),
         "majority": 100 * float(runs["majority_score"].iloc[0]),
         "failures": int(runs["failed"].sum()),
-        "pilot": not runs["seed"].isin(REPORTED).any(),
+        "pilot": bool(runs["seed"].isin(PILOT).all()),
         "runs": [[int(s), 100 * float(score), bool(f), words] for s, score, f, words in told],
     }
 
@@ -163,10 +163,12 @@ def _rivals(cells: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-def _questions(rivals: list[tuple[str, str]]) -> list[Control]:
+def _questions(rivals: list[tuple[str, str]], cells: list[dict[str, Any]]) -> list[Control]:
+    fewest, most = NUMBERS
+    most = max(most, *(len(cell["runs"]) for cell in cells))
     return [
         Select("compare", "Compare with", rivals),
         Select("statistic", "Over many draws, show the", STATISTICS),
-        Slider("number", "Number of seeds", *NUMBERS),
+        Slider("number", "Number of seeds", fewest, most),
         Button("sample", "Draw another sample of seeds"),
     ]
