@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -183,3 +184,30 @@ def test_what_is_asked_of_a_cluster_in_vain_is_named(
 def test_an_address_that_does_not_answer_is_named(address: str, says: str) -> None:
     with pytest.raises(ClusterError, match=says):
         launchers._check_answer(address)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "tries"),
+    [
+        ("OutOfMemoryError", "ran out of memory", launchers.LOSSES),
+        ("WorkerCrashedError", "its worker died each time", launchers.LOSSES),
+        ("NodeDiedError", f"{launchers.NODE_LOSSES} nodes died", launchers.NODE_LOSSES),
+        ("ObjectLostError", r"Ray lost it \(ObjectLostError\)", launchers.LOSSES),
+    ],
+)
+def test_a_lost_run_is_tried_again_as_often_as_what_took_it_allows(
+    error: str, told: str, tries: int
+) -> None:
+    ray = pytest.importorskip("ray")
+    raised = ray.exceptions.__dict__[error].__new__(ray.exceptions.__dict__[error])
+
+    class Cluster:
+        exceptions = ray.exceptions
+
+        @staticmethod
+        def get(_: object) -> None:
+            raise raised
+
+    loss = launchers._result(Cluster, None)
+    assert re.search(told, loss.how)
+    assert -(-launchers.LOSSES * launchers.NODE_LOSSES // loss.weight) == tries
