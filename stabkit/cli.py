@@ -73,8 +73,10 @@ def study(
     processes: options.Processes = None,
     seeds_at_once: options.SeedsAtOnce = 1,
     seeds: options.Seeds = None,
+    scale: options.Scale = "mini",
     model: options.OneModel = None,
     learning_rate: options.Rate = None,
+    precision: options.Precision = None,
     anew: options.Anew = False,
     dry_run: options.DryRun = False,
     executor: options.Executor = "local",
@@ -97,13 +99,17 @@ def study(
 
     - **stabkit study table1-rte --seeds-at-once 25**
 
+    - **stabkit study table1-rte --scale paper --precision auto --data-dir glue**
+
     - **stabkit study table1-rte --executor ray --address head:6379 --gpus 0.25**
     """
     say_where_data_lie(data_dir)
-    from stabkit import report, selection
+    from stabkit import report, scales, selection
 
     opened = open_store(store, results)
-    grid = selection.study_grid(name, opened, learning_rate)
+    grid = scales.study_grid(name, opened, learning_rate, scale)
+    if precision is not None:
+        grid = _with_precision(grid, precision, address)
     if model is not None:
         grid = selection.with_model(grid, model)
     if seeds is not None:
@@ -185,6 +191,22 @@ def _cluster(
             "core, and the GPUs are shared out"
         )
     return None
+
+
+def _with_precision(grid: list[RunConfig], named: str, address: str | None) -> list[RunConfig]:
+    """Return the configurations in a precision; raise ConfigError where it cannot be told here."""
+    from stabkit.precision import AUTO, resolved
+    from stabkit.train import choose_device
+
+    if named == AUTO and address is not None:
+        raise ConfigError(
+            f"--precision {AUTO} is that of this machine's device, and those of the cluster may be "
+            "others; name one: bf16, fp16, tf32 or fp32"
+        )
+    found = resolved(named, choose_device())
+    if found != named:
+        print(f"precision: {found}", file=sys.stderr)
+    return [config.replace(precision=found) for config in grid]
 
 
 def _shipped(grid: list[RunConfig]) -> list[RunConfig]:

@@ -142,6 +142,13 @@ Gpus: TypeAlias = Annotated[
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
 ]
+Scale: TypeAlias = Annotated[
+    Literal["mini", "paper"],
+    Option(
+        help="paper: BERT-, RoBERTa- and ALBERT-large on the published data sets, at 2e-5, in the "
+        "place of the mini models and generated tasks. It needs a GPU and the hub, or local files."
+    ),
+]
 OneModel: TypeAlias = Annotated[
     str | None, Option("--model", metavar="NAME", help="Only the study's runs of this model.")
 ]

@@ -23,6 +23,7 @@ def table(
     study: options.MaybeStudy = None,
     each: options.Each = False,
     best: options.Best = False,
+    scale: options.Scale = "mini",
     learning_rate: options.Rate = None,
     published: options.Published = False,
     store: options.StoreFolder = RUNS,
@@ -39,13 +40,14 @@ def table(
 
     - **stabkit table table1-rte --best**
     """
-    from stabkit import report, selection
+    from stabkit import report, scales, selection
     from stabkit.store import Store
 
     opened = open_store(store, results)
     runs = opened.table()
     if study is not None:
-        runs = selection.matching(runs, selection.study_grid(study, opened, learning_rate))
+        asked = scales.study_grid(study, opened, learning_rate, scale)
+        runs = selection.matching(runs, scales.in_every_precision(asked))
     elif not published:
         if own := Store(store).keys():
             runs = runs[runs["key"].isin(own)]

@@ -26,6 +26,7 @@ CHOOSING = PILOT[5:]  # on which each recipe's rate is chosen; the gate has some
 FRESH = range(2000, 2002)
 GLUE = ("rte", "mrpc", "cola", "qnli")
 FEW = {"qnli": 1000}  # training examples, where not all are used: QNLI has 104,743
+PILOT_STUDY = "pilot-rte"  # the reference rate follows from it
 PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(5e-5, 1e-3, 7))
 METHODS = ("devlin", "lee", "ours")
 ARCHITECTURES = ("mini-bert", "mini-roberta", "mini-albert")
@@ -56,7 +57,7 @@ class Study:
     purpose: str
     build: Callable[[float], list[RunConfig]]
     needs_rate: bool = True
-    pilot: str = "pilot-rte"
+    pilot: str = PILOT_STUDY
 
 
 def grid(base: RunConfig, seeds: Iterable[int], **axes: Iterable[Any]) -> list[RunConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,7 @@ import pytest
 import tiny
 import torch
 
-from stabkit import analyses, cli, options, places, studies, train
+from stabkit import analyses, cli, options, places, scales, studies, train
 from stabkit.config import RunConfig
 from stabkit.errors import UnreachableError
 from stabkit.presets import preset
@@ -338,6 +339,28 @@ def test_a_study_trains_seeds_at_once_where_asked(
     here = train.best_executor(train.choose_device())
     trained = Store("runs").table(studies.grid(train.pin(base), range(3)))
     assert list(trained["executor"]) == ["together", "together", here]
+
+
+def test_a_study_at_the_paper_s_scale_takes_large_models_and_published_data(
+    stabkit: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = stabkit("study", "table1-rte", "--scale", "paper", "--dry-run")
+    assert said.status == 2 and "'bert-large-uncased'" in said.err
+    lines = [json.dumps({"sentence1": "a", "sentence2": "b", "label": n % 2}) for n in range(32)]
+    (tmp_path / "rte").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "rte" / f"{split}.jsonl").write_text("\n".join(lines))
+    monkeypatch.setitem(scales.MODELS, "mini-bert", tiny.model())
+    asked = ("table1-rte", "--scale", "paper", "--learning-rate", "1e-4")
+    done = ("--seeds", "0:1", "--precision", "bf16", "--data-dir", str(tmp_path))
+    said = stabkit("study", *asked, *done)
+    assert said.status == 0, said.err
+    assert "table1-rte: 3 runs, 0 done, 3 to do" in said.err
+    table = Store("runs").table()
+    assert set(table["task"]) == {"rte"} and set(table["precision"]) == {"bf16"}
+    assert stabkit("table", *asked).out == said.out
+    cluster = ("--executor", "ray", "--address", "head:1", "--precision", "auto")
+    assert "name one: bf16" in stabkit("study", *asked, *cluster).err
 
 
 def test_a_study_does_not_mix_hardware(
