@@ -398,6 +398,17 @@ def made_up(panel: StudyPanel, **summary: Any) -> pd.DataFrame:
     return panel.archive.table(panel.plan)  # type: ignore[arg-type]
 
 
+def test_seeds_are_trained_at_once_where_asked(make: Any) -> None:
+    panel = known(make(run=None, max_steps=2, learning_rates=(1e-3,), seeds_at_once=2))
+    assert "Trained as one batched model" in beside(panel, "at_once")
+    panel.run.click()
+    assert panel.wait(PATIENCE)
+    assert "are stored" in panel.status.value, panel.notice.value
+    assert set(panel.runs()["executor"]) == {"together"}
+    enter(panel, at_once="0")
+    assert "seeds at once" in beside(panel, "at_once") and panel.run.disabled
+
+
 def test_what_the_panel_s_runs_answer_is_told_once_there_are_enough(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,15 +473,15 @@ def test_as_many_runs_are_trained_at_a_time_as_asked(
 ) -> None:
     asked: list[int] = []
 
-    def swept(configs: Any, store: Store, processes: int, *_: Any) -> Any:
-        asked.append(processes)
+    def swept(configs: Any, store: Store, processes: int, *_: Any, **options: Any) -> Any:
+        asked.extend((processes, options["seeds_at_once"]))
         return configs
 
     monkeypatch.setattr("stabkit.widgets.panel.sweep", swept)
-    panel = known(make(processes=3))
+    panel = known(make(processes=3, seeds_at_once=7))
     assert "3 runs at a time" in panel.cost.value
     trained(panel)
-    assert asked == [3] and "Finished" in panel.status.value
+    assert asked == [3, 7] and "Finished" in panel.status.value
 
 
 def test_a_speed_is_that_of_one_step_and_one_example(monkeypatch: pytest.MonkeyPatch) -> None:

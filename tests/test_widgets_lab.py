@@ -1,6 +1,7 @@
 """A notebook in a real JupyterLab, and in Notebook 7.
 
-Its panel trains two seeds, draws them and stops a sweep; its explorer answers to its controls.
+Its panel trains two seeds, draws them and stops a sweep; its explorer answers to its controls; a
+figure is drawn, with its caption and its data.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ EXPLORER = """
 import test_explorers
 
 test_explorers.rates(test_explorers.pilot())
+"""
+FIGURE = """
+from stabkit import figures
+
+figures.show(figures.correction_factor(), "The factor, a closed form.", "Two rising curves.")
 """
 APPS = {"jupyterlab": ("LabApp", "doc/tree"), "notebook": ("JupyterNotebookApp", "notebooks")}
 
@@ -115,7 +121,9 @@ def page(
     local_browser: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Any]:
     """The browser with the notebook before it, its cells just run."""
-    with served(request.param, tmp_path_factory.mktemp("lab"), (PANEL, EXPLORER)) as address:
+    with served(
+        request.param, tmp_path_factory.mktemp("lab"), (PANEL, EXPLORER, FIGURE)
+    ) as address:
         show(local_browser, address)
         yield local_browser
 
@@ -252,3 +260,21 @@ def test_an_explorer_answers_in_its_frame(page: Any) -> None:
         page.switch_to.default_content()
     assert before != after
     assert frame.size["height"] == tall > 300
+
+
+def test_a_figure_is_drawn_with_its_caption_and_its_data(page: Any) -> None:
+    curves = ".jp-OutputArea-output .scatterlayer .js-line"
+
+    def outside(browser: Any, selector: str) -> list[Any]:
+        """Return what is not the panel's own."""
+        script = "return [...document.querySelectorAll(arguments[0])]"
+        script += ".filter(one => !one.closest('.stabkit-study'))"
+        found: list[Any] = browser.execute_script(script, selector)
+        return found
+
+    page.execute_script("document.querySelectorAll('.jp-Cell')[2].scrollIntoView()")
+    wait(page, lambda b: len(outside(b, curves)) >= 2)  # one for each beta
+    assert any("The factor, a closed form." in one.text for one in outside(page, ".jp-Cell"))
+    (link,) = outside(page, "a[download$=csv]")
+    rows = b64decode(link.get_attribute("href").partition("base64,")[2]).decode().splitlines()
+    assert len(rows) > 100

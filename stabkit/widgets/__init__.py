@@ -47,6 +47,7 @@ def study_panel(
     first_seed: int = 0,
     max_steps: int | None = None,
     processes: int | None = None,
+    seeds_at_once: int = 1,
     run: Any = None,
     **fields: Any,
 ) -> Any:
@@ -56,9 +57,10 @@ def study_panel(
     and one and a half times the model's reference rate. Runs go to the folder ``store`` (default:
     the environment variable STABKIT_STORE, else ``runs``); those already there, or published in
     ``results``, are not done again. With ``max_steps`` the length of runs is in steps, not epochs.
-    ``run`` is as in ``stabkit.sweep.sweep``; the ``precision`` may be "auto", the best that the
-    device has; any other field of ``RunConfig``, such as ``label_column``, is the same for all
-    runs. A panel made later in the same kernel stops the training of this one.
+    ``seeds_at_once`` and ``run`` are as in ``stabkit.sweep.sweep``; the ``precision`` may be
+    "auto", the best that the device has; any other field of ``RunConfig``, such as
+    ``label_column``, is the same for all runs. A panel made later in the same kernel stops the
+    training of this one.
 
     While the book is built, it is a sentence that says how to get a kernel. Raises StabkitError
     where ipywidgets is not installed or the precision is none.
@@ -84,7 +86,7 @@ def study_panel(
     )
     rates = learning_rates or _rates(model, runs)
     at_a_time = processes or usable_processes()
-    form = Form(model, task, rates, seeds, at_a_time, precision, max_steps)
+    form = Form(model, task, rates, seeds, at_a_time, precision, max_steps, seeds_at_once)
     for panel in _panels:
         panel.end()
     panel = StudyPanel(form, runs, first_seed, run, fields)

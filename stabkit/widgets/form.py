@@ -85,6 +85,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
         processes: int,
         precision: str,
         max_steps: int | None = None,
+        at_once: int = 1,
     ) -> None:
         """With ``max_steps`` the length of a run is given in steps, else in epochs."""
         length, unit = ("max_steps", "steps") if max_steps else ("epochs", "epochs")
@@ -106,11 +107,14 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
             "processes": Field(
                 _text("Runs at a time", processes), lambda text: count(text, "runs at a time")
             ),
+            "at_once": Field(
+                _text("Seeds at once", at_once), lambda text: count(text, "seeds at once")
+            ),
         }
         groups = {
             "What is trained on what": ("model", "task"),
             "How": ("methods", "corrections", "rates", "length", "precision"),
-            "How often": ("seeds", "processes"),
+            "How often": ("seeds", "processes", "at_once"),
         }
         rows = [
             [heading(title), *(self.fields[name] for name in names)]

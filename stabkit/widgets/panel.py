@@ -30,6 +30,10 @@ from stabkit.widgets.drawing import Stage
 from stabkit.widgets.form import Form, heading
 from stabkit.widgets.plan import Plan, Subject, fetched
 
+AT_ONCE = (
+    "Trained as one batched model: quicker on a GPU that one small model does not fill. The "
+    "estimate is for one after the other, and no analysis can make their weights again."
+)
 NO_GPU = (
     "No GPU here, and on a processor a large model trains for hours: on Colab choose a runtime "
     "with a GPU, or take a mini model."
@@ -129,6 +133,8 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
         return self._fetched.get((model, task))
 
     def _planned(self, subject: Subject, **choice: Any) -> Plan:
+        if choice["at_once"] > 1:
+            self.form.fields["at_once"].advise(AT_ONCE)
         seeds = range(self._first_seed, self._first_seed + choice["seeds"])
         fields = {"evals_per_epoch": LOOKS, **self._fields, **choice["length"]}
         fields["precision"] = choice["precision"]
@@ -219,7 +225,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
 
     def _train(self) -> str:
         assert self._choice is not None and self.plan is not None
-        plan, at_a_time, self._states = self.plan, self._choice["processes"], {}
+        plan, choice, self._states = self.plan, dict(self._choice), {}
         total = len(plan.configs)
         self._training(plan)
 
@@ -230,7 +236,17 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self._training(plan)
 
         configs, store = plan.configs.values(), self.archive.store
-        done = len(sweep(configs, store, at_a_time, self._run, False, watch, self._stopping))
+        table = sweep(
+            configs,
+            store,
+            choice["processes"],
+            self._run,
+            progress=False,
+            watch=watch,
+            stop=self._stopping,
+            seeds_at_once=choice["at_once"],
+        )
+        done = len(table)
         if done < total:
             return f"Stopped: {done} of {total} runs are stored; Run goes on from there."
         return f"Finished: {'the run is' if total == 1 else f'all {total} runs are'} stored."

@@ -28,7 +28,13 @@ CORRECTIONS: dict[str, tuple[bool | None, ...]] = {
     "off": (False,),
     "on": (True,),
 }
-MOST = {"seeds": 1000, "epochs": 1000, "steps": 10_000_000, "runs at a time": 256}
+MOST = {
+    "seeds": 1000,
+    "epochs": 1000,
+    "steps": 10_000_000,
+    "runs at a time": 256,
+    "seeds at once": 1000,
+}
 FURTHER = ("dev_file", "text_columns", "label_column")  # what the data depend on
 
 
