@@ -259,6 +259,11 @@ STUDIES: dict[str, Study] = {
         Study("figure5", "three models, three rates, correction on and off", figure_5),
         Study("ablation", "450 runs: epochs, rates, correction", ablation),
         Study("warmup", "warmup and correction, two by two", warmup),
+        Study(
+            "warmup-half",
+            "the same at half the rate, where seeds part",
+            lambda rate: warmup(_scaled(rate, 0.5)),
+        ),
         Study("long-warmup", "long training or long warmup, two by two", long_warmup),
         Study("silent", "what the released code does unsaid", silent),
         *(

@@ -45,6 +45,7 @@ def test_every_study_of_a_reported_run_serves_an_exhibit() -> None:
         "silent",
         "table1-half",
         "long-warmup",
+        "warmup-half",
         *(f"best-{name}" for name in TUNED),
         *of_real_text,
     }

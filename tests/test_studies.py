@@ -147,6 +147,9 @@ def test_the_gate_asks_every_task_on_pilot_seeds_with_correction() -> None:
 def test_warmup_and_correction_are_crossed() -> None:
     cells = Counter((c.warmup, c.bias_correction) for c in studies.warmup(RATE))
     assert cells == {(w, b): 25 for w in (0.0, 0.1) for b in (False, True)}
+    half = study("warmup-half").build(RATE)
+    assert {config.learning_rate for config in half} == {RATE / 2}
+    assert len({*half} & {*study("figure5").build(RATE)}) == 50  # those with warmup are there
 
 
 def test_real_runs_use_the_paper_s_rate() -> None:
