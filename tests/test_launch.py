@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
-from test_book import HTML, PAGES, ROOT, prepare, script
+from test_book import PAGES, ROOT, prepare, script
 
 ADDRESS = "https://github.com/stabkit/stabkit"
 
@@ -118,4 +118,4 @@ def test_buttons_of_built_pages_open_the_page_s_notebook(page: Path, built: Path
     assert "/".join(asked["repo"][0].split("/")[-2:]) in colab
     for image in re.findall(r'<img alt="[^"]* logo" src="([^"]*)"', text):
         assert (built / image).exists()
-    assert (HTML / "_sources" / twin).exists()
+    assert (built.parent / "_sources" / twin).exists()

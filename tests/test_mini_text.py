@@ -51,7 +51,7 @@ def test_packed_files_read_as_plain_ones(
         ("a.xz", b"not packed\n", "a.xz cannot be read: .*expected plain text"),
         ("a.xz", lzma.compress(b"some text\n" * 999)[:60], "a.xz cannot be read: "),
         ("a.gz", b"not packed\n", "a.gz cannot be read: "),
-        ("a.gz", gzip.compress(b"some text\n" * 999)[:40], "a.gz cannot be read: "),
+        ("a.gz", gzip.compress(b"some text\n" * 999, mtime=0)[:40], "a.gz cannot be read: "),
         ("a.txt", None, "a.txt cannot be read: No such file"),
     ],
 )
