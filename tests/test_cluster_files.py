@@ -48,7 +48,7 @@ def test_every_file_is_on_the_page_to_read_and_to_take_away() -> None:
 def test_command_lines_are_stabkit_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each is read by the command line itself, which is kept from doing anything."""
     given: list[dict[str, Any]] = []
-    assert len(commands()) == 5
+    assert len(commands()) == 6
     monkeypatch.chdir(tmp_path)
     group = typer.main.get_command(cli.app)
     study = group.commands["study"]  # type: ignore[attr-defined]
@@ -57,7 +57,8 @@ def test_command_lines_are_stabkit_s(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert line[:2] == ["stabkit", "study"]
         group.main(line[1:], standalone_mode=False)
     assert {options["name"] for options in given} == {"table1-rte"}
-    assert [options["executor"] for options in given].count("ray") == 3
+    assert [options["executor"] for options in given].count("ray") == 4
+    assert [options["scale"] for options in given].count("paper") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(script.name))
