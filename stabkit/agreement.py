@@ -170,7 +170,8 @@ def _trend(table: pd.DataFrame, factor: str) -> Finding:
     steps = [sign * (after.share - before.share) for before, after in pairwise(counts)]
     holds = min(steps) >= 0 < sum(steps)
     change = rate_difference(counts[-1], counts[0])
-    close = True if change.covers(0) else None if len(counts) > 2 else False
+    several = len(counts) > 2  # then the ends do not tell how certain the steps between them are
+    close = change.covers(0) or (None if several else False)
     return Finding("Fig. 9", criterion, len(table), told, holds, change, doubtful=close)
 
 

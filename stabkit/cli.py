@@ -17,7 +17,7 @@ from stabkit import __version__, options, reading
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.options import RUNS
 from stabkit.reading import open_store
-from stabkit.training import diagnose, run, say_where_data_lie
+from stabkit.training import diagnose, precision_here, run, say_where_data_lie
 
 if TYPE_CHECKING:
     from stabkit.cluster import RayCluster
@@ -195,17 +195,14 @@ def _cluster(
 
 def _with_precision(grid: list[RunConfig], named: str, address: str | None) -> list[RunConfig]:
     """Return the configurations in a precision; raise ConfigError where it cannot be told here."""
-    from stabkit.precision import AUTO, resolved
-    from stabkit.train import choose_device
+    from stabkit.precision import AUTO
 
     if named == AUTO and address is not None:
         raise ConfigError(
             f"--precision {AUTO} is that of this machine's device, and those of the cluster may be "
             "others; name one: bf16, fp16, tf32 or fp32"
         )
-    found = resolved(named, choose_device())
-    if found != named:
-        print(f"precision: {found}", file=sys.stderr)
+    found = precision_here(named)
     return [config.replace(precision=found) for config in grid]
 
 

@@ -6,7 +6,7 @@ meet the published runs. Reading them needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -176,17 +176,13 @@ def _generalisation() -> list[Finding]:
 COUNTING = _small_data, _correction, _ablation, _warmup, _depth  # judge runs by any sign of failure
 
 
-def turned() -> list[tuple[Exhibit, Finding]]:
+def turned(exhibit: Exhibit, usual: Sequence[Finding]) -> list[Finding]:
     """Return what comes out otherwise where the paper's verdict on a run, accuracy, counts alone.
 
-    One finding for each criterion that turns, as it is judged by accuracy.
+    ``usual`` are the exhibit's findings; each that turns is returned as it is judged by accuracy.
     """
-    found = []
-    for exhibit in EXHIBITS:
-        if exhibit.judge in COUNTING:
-            judged = zip(exhibit.judge(), exhibit.judge(by_accuracy), strict=True)
-            found += [(exhibit, alone) for usual, alone in judged if usual.holds != alone.holds]
-    return found
+    alone = exhibit.judge(by_accuracy) if exhibit.judge in COUNTING else []
+    return [other for one, other in zip(usual, alone, strict=False) if one.holds != other.holds]
 
 
 EXHIBITS = (

@@ -25,7 +25,7 @@ from stabkit.places import has_runs, results_folder
 from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
-from stabkit.studies import GLUE, study
+from stabkit.studies import GLUE, PILOT_STUDY, study
 
 PLACES = {task: place for place, task in enumerate((*RECIPES, *GLUE))}
 UNKNOWN = 1.0  # in place of a reference rate; no run is made at it
@@ -42,7 +42,7 @@ def published() -> Store:
     return Store(folder / "none", base=folder if has_runs(folder) else None)
 
 
-def rate(pilot: str = "pilot-rte") -> float | None:
+def rate(pilot: str = PILOT_STUDY) -> float | None:
     """Return the mini models' "2e-5", None while the pilot it follows from is incomplete."""
     try:
         return selection.reference_rate(published(), pilot)

@@ -19,7 +19,6 @@ MODELS = {  # section 3; what each of the mini models stands for
     "mini-roberta": "roberta-large",
     "mini-albert": "albert-large-v2",
 }
-SIZES = {"rte": 2_490, "mrpc": 3_668, "cola": 8_551, "qnli": 104_743}  # GLUE's training sets
 
 
 def study_grid(
@@ -71,12 +70,14 @@ def _enlarged(config: RunConfig) -> RunConfig:
         model=MODELS[config.model],
         task=task,
         segments=not config.segments,
-        max_steps=None if config.max_steps is None else _steps(config, task),
+        max_steps=None if config.max_steps is None else _steps(config, config.max_steps, task),
     )
 
 
-def _steps(config: RunConfig, task: str) -> int:
+def _steps(config: RunConfig, steps: int, task: str) -> int:
     """Return the steps of as many epochs of the full published set."""
-    epoch = config.replace(epochs=1, max_steps=None, train_size=None)
-    mini = epoch.steps(RECIPES[config.task].size)
-    return round(config.steps(0) / mini) * epoch.steps(SIZES[task])
+    from stabkit.sources import DATA_SETS  # here, because reading results must not import datasets
+
+    whole = config.replace(train_size=None)
+    mini, published = RECIPES[config.task].size, DATA_SETS[task].sizes[0]
+    return round(steps / whole.steps_per_epoch(mini)) * whole.steps_per_epoch(published)

@@ -64,7 +64,7 @@ def _undigested(config: RunConfig) -> RunConfig:
     return config.replace(**dict.fromkeys(DIGESTS, ""))
 
 
-def reference_rate(store: Store, pilot: str = "pilot-rte") -> float:
+def reference_rate(store: Store, pilot: str = studies.PILOT_STUDY) -> float:
     """Return the learning rate that takes the place of the paper's 2e-5, or one recipe's own.
 
     Raises StabkitError when ``store`` lacks a run of the study ``pilot``, from which it follows.

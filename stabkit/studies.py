@@ -239,7 +239,7 @@ def reference_rate(runs: pd.DataFrame) -> float:
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
-        Study("pilot-rte", "failure curves; chooses the learning rate", lambda _: pilot(), False),
+        Study(PILOT_STUDY, "failure curves; chooses the learning rate", lambda _: pilot(), False),
         Study("gate", "every task is learned: 3 epochs, 20 epochs", gate),
         Study(
             "gate-models",
@@ -290,7 +290,7 @@ STUDIES: dict[str, Study] = {
     )
 }
 RULES: dict[str, Callable[[pd.DataFrame], float]] = {  # by which a rate follows from a study
-    "pilot-rte": reference_rate,
+    PILOT_STUDY: reference_rate,
     "wiki-pilot": tables.fitting_rate,
     **{f"rates-{name}": tables.best_rate for name in TUNED},
 }

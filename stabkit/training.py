@@ -142,6 +142,20 @@ def say_where_data_lie(folder: Path | None) -> None:
         os.environ["STABKIT_DATA"] = str(folder)
 
 
+def precision_here(named: str) -> str:
+    """Return the precision that people mean on this machine's device; tell it where they left it.
+
+    Raises ConfigError for an unknown one.
+    """
+    from stabkit.precision import resolved
+    from stabkit.train import choose_device
+
+    found = resolved(named, choose_device())
+    if found != named:
+        print(f"precision: {found}", file=sys.stderr)
+    return found
+
+
 def _configured(
     ctx: typer.Context, settings: list[str] | None, runs: Store, **defaults: object
 ) -> RunConfig:
@@ -150,12 +164,9 @@ def _configured(
     fields = {n: options.value(n, worded) for n, worded in given.items() if worded is not None}
     fields |= dict(map(options.setting, settings or []))
     from stabkit import intake, presets, train
-    from stabkit.precision import resolved
 
     if chosen := fields.get("precision"):
-        fields["precision"] = resolved(chosen, train.choose_device())
-        if fields["precision"] != chosen:
-            print(f"precision: {fields['precision']}", file=sys.stderr)
+        fields["precision"] = precision_here(chosen)
     config = train.pin(presets.preset(ctx.params["preset"], **(defaults | fields)))
     for line in intake.found(config):
         print(line, file=sys.stderr)

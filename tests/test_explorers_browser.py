@@ -86,6 +86,18 @@ class Page:
         value = int(control.get_attribute("value"))
         return self.data["choices"][name][value] if name in self.data["choices"] else value
 
+    def click(self, x: float, y: float = 1, panel: int = 0, trace: int | str = 0) -> None:
+        """Click on a point of a panel's trace: its place, its type or its name."""
+        self.run(
+            "const [x, y, panel, trace] = arguments;"
+            "const plot = document.querySelectorAll('.stabkit-panel')[panel];"
+            "const data = plot.data[trace]"
+            " ?? plot.data.find(({type, name}) => [type, name].includes(trace));"
+            "const xaxis = plot._fullLayout[(data.xaxis ?? 'x').replace('x', 'xaxis')];"
+            "plot.emit('plotly_click', {points: [{x, y, xaxis, data}]})",
+            *(x, y, panel, trace),
+        )
+
     @property
     def said(self) -> str:
         return str(self.browser.find_element("class name", "stabkit-said").text)
@@ -429,10 +441,7 @@ def test_rates_compute_what_python_computes(browser: Any, folder: Path, width: i
 def test_a_cell_of_the_grid_can_be_clicked(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "rates.html")
     page.choose("learning_rate", made.RATES[0])
-    page.run(
-        "const panel = document.querySelector('.stabkit-panel');"
-        "panel.emit('plotly_click', {points: [{x: 1, y: 1, data: panel.data[0]}]})"
-    )
+    page.click(1)
     assert page.chosen("learning_rate") == made.RATES[1]
     assert page.chosen("bias_correction") is True
     assert page.said.startswith("At 3e-4 with correction")
@@ -488,29 +497,18 @@ def test_inside_draws_both_runs_on_linked_axes_and_goes_to_a_step_by_a_click(
     layout = page.run("return document.querySelector('.stabkit-panel').layout")
     assert {layout[f"xaxis{key}"]["matches"] for key in (2, 3, 4)} == {"x"}
     assert (layout["yaxis3"]["matches"], layout["yaxis4"]["matches"]) == ("y", "y2")
-    click = (
-        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
-        "const xaxis = panel._fullLayout[arguments[1]];"
-        "const point = {x: arguments[2], y: 1, xaxis, data: panel.data[0]};"
-        "panel.emit('plotly_click', {points: [point]})"
-    )
-    for axis, place in (("xaxis", 10), ("xaxis4", 20)):
-        page.run(click, 0, axis, steps[place])
+    for trace, place in ((0, 10), (7, 20)):
+        page.click(steps[place], trace=trace)
         assert page.chosen("at") == place
-    page.run(click, 1, "xaxis", 1)  # a layer is no step
+    page.click(1, panel=1)  # a layer is no step
     assert page.chosen("at") == 20
 
 
 def test_a_click_on_a_swap_s_curve_gives_back_so_many_layers(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "swap.html")
-    click = (
-        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
-        "const data = panel.data.find(({type}) => (type === 'bar') === (arguments[0] === 1));"
-        "panel.emit('plotly_click', {points: [{x: arguments[1], y: 1, data}]})"
-    )
-    page.run(click, 0, 5)
+    page.click(5)
     assert page.chosen("k") == 5
-    page.run(click, 1, 2)  # the bars below are layers, not numbers of them
+    page.click(2, panel=1, trace="bar")  # the bars below are layers, not numbers of them
     assert page.chosen("k") == 5
 
 
@@ -623,18 +621,13 @@ def test_words_do_not_wait_for_a_relief_and_what_is_drawn_is_the_last_choice(
 
 def test_points_of_a_plane_are_read_off_by_a_click(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "surface.html")
-    click = (
-        "const panel = document.querySelectorAll('.stabkit-panel')[arguments[0]];"
-        "const data = panel.data.find(trace => [trace.type, trace.name].includes(arguments[1]));"
-        "panel.emit('plotly_click', {points: [{x: arguments[2], y: arguments[3], data}]})"
-    )
-    page.run(click, 0, "contour", 1.5, -0.3)
+    page.click(1.5, -0.3, trace="contour")
     wanted = made.planes().query("key == 'plane0' and a == 1.5 and b == -0.3")["loss"].item()
     (told,) = re.findall(r"You picked .*?\. ", page.said)
     assert found(told) == pytest.approx([1.5, -0.3, wanted], rel=6e-3)
-    page.run(click, 1, "loss", 0.3, 1.0)
+    page.click(0.3, panel=1, trace="loss")
     assert page.chosen("at") == 3
-    page.run(click, 1, "loss", -0.5, 1.0)  # beyond the failed run
+    page.click(-0.5, panel=1, trace="loss")  # beyond the failed run
     assert page.chosen("at") == 3
 
 

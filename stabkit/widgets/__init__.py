@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stabkit import pages
+from stabkit import pages, scales
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.options import RUNS
@@ -27,7 +27,6 @@ from stabkit.widgets.answers import diagnosed, explored
 __all__ = ["diagnosed", "explored", "study_panel"]
 
 FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
-PAPER_RATE = 2e-5
 WITHOUT_KERNEL = (
     "**In a notebook the panel stands here.** It trains models, so it needs a kernel, which a "
     "published page does not have. To get one, open this page as a notebook: with the buttons at "
@@ -97,7 +96,7 @@ def study_panel(
 def _rates(model: str, runs: Store) -> list[float]:
     """Return the rates of the paper's ablation for a model; mini models have their own."""
     try:
-        reference = reference_rate(runs) if is_organism(model) else PAPER_RATE
+        reference = reference_rate(runs) if is_organism(model) else scales.RATE
     except StabkitError:  # the pilot study is not there
         return list(PILOT_RATES[1:4])
     return [float(f"{reference * factor:.3g}") for factor in FACTORS]

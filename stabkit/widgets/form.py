@@ -13,11 +13,11 @@ from stabkit import train
 from stabkit.errors import StabkitError
 from stabkit.models import mini_models
 from stabkit.precision import PRECISIONS, resolved
+from stabkit.scales import MODELS
 from stabkit.tasks import NAMES
 from stabkit.widgets.plan import CORRECTIONS, RECIPES, count, named, numbers
 from stabkit.widgets.views import hint, wrong
 
-LARGE = ("bert-large-uncased", "roberta-large", "albert-large-v2")  # the paper's
 LABEL = {"description_width": "9rem"}
 WIDE = {"width": "27rem", "max_width": "100%"}
 
@@ -93,7 +93,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
             np.format_float_scientific(rate, trim="-", exp_digits=1) for rate in rates
         )
         self.fields = {
-            "model": Field(_combobox("Model", model, (*mini_models(), *LARGE)), named),
+            "model": Field(_combobox("Model", model, (*mini_models(), *MODELS.values())), named),
             "task": Field(_combobox("Task", task, NAMES), named),
             "methods": Field(Choices("Method", RECIPES, ["Devlin"]), _some),
             "corrections": Field(_dropdown("Bias correction", CORRECTIONS), CORRECTIONS.get),
