@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from html import escape
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,7 +23,7 @@ from stabkit.errors import StabkitError
 from stabkit.figures.style import CSV_BUTTON
 from stabkit.mini.tasks import RECIPES
 from stabkit.paper import CLAIMS
-from stabkit.places import has_runs, results_folder
+from stabkit.places import RUNS_FILE, has_runs, results_folder
 from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
@@ -42,8 +44,29 @@ def published() -> Store:
     return Store(folder / "none", base=folder if has_runs(folder) else None)
 
 
+def everything() -> pd.DataFrame:
+    """Return the table of all published runs, which is read once while its file is the same."""
+    return _table(*_stamp())
+
+
 def rate(pilot: str = PILOT_STUDY) -> float | None:
     """Return the mini models' "2e-5", None while the pilot it follows from is incomplete."""
+    return _rate(pilot, *_stamp())
+
+
+def _stamp() -> tuple[Path, int | None]:
+    """Return the folder of the published runs, and what changes with their file."""
+    folder = results_folder()
+    return folder, (folder / RUNS_FILE).stat().st_mtime_ns if has_runs(folder) else None
+
+
+@lru_cache(maxsize=1)
+def _table(_folder: Path, _changed: int | None) -> pd.DataFrame:
+    return published().table()
+
+
+@lru_cache
+def _rate(pilot: str, _folder: Path, _changed: int | None) -> float | None:
     try:
         return selection.reference_rate(published(), pilot)
     except StabkitError:
@@ -61,7 +84,7 @@ def runs(*studies: str) -> pd.DataFrame:
 
 def by_study(*studies: str) -> dict[str, pd.DataFrame]:
     """Return the published runs of each of some studies; quicker than one after the other."""
-    return selection.by_grid(published().table(), _grids(studies))
+    return selection.by_grid(everything(), _grids(studies))
 
 
 def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
@@ -72,7 +95,7 @@ def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
 
 def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:
     """Return the published runs of ``configs`` (digests do not count), with ``method``."""
-    found = selection.matching(published().table(), configs)
+    found = selection.matching(everything(), configs)
     return found.assign(method=[report.method(run) for run in found.to_dict("records")])
 
 
@@ -86,7 +109,7 @@ def shelf(kind: str, run: str = "run", real: bool = False) -> pd.DataFrame:
     table = Shelf(results_folder(), base=results_folder()).table(kind)
     if table.empty:
         return table
-    about = published().table().set_index("key")
+    about = everything().set_index("key")
     table = table[table[run].isin(about.index)]
     table = table.assign(**{name: table[run].map(about[name]) for name in ("model", "task")})
     table = table[table["model"].map(is_organism) != real]

@@ -61,6 +61,20 @@ def test_published_runs_of_another_version_are_refused_and_left_where_they_are(
     assert not (tmp_path / "set-aside").exists()
 
 
+def test_published_runs_are_read_again_only_when_their_file_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STABKIT_RESULTS", str(tmp_path))
+    assert pages.everything().empty and pages.rate() is None
+    store = Store(tmp_path)
+    for config in fakes.grid(2):
+        store.put(fakes.judged(config))
+        store.compact()
+        first = pages.everything()
+        assert list(first["seed"]) == list(range(config.seed + 1))
+        assert pages.everything() is first
+
+
 @pytest.mark.usefixtures("none")
 def test_no_published_analysis_is_no_error() -> None:
     assert pages.shelf("layer-swaps").empty
