@@ -60,8 +60,8 @@ def figure_3(table: pd.DataFrame) -> Finding:
     named = table.assign(setting=settings(table))
     head = (
         f"Fig. 3, {table['task'].iloc[0]}",
-        "1,000 examples for as many steps fail at a rate within the full set's interval, and less "
-        "often than for 3 epochs",
+        "on 1,000 examples for as many steps as the full set, runs fail at a rate within the full "
+        "set's interval, and less often than for 3 epochs",
     )
     if reason := _unfinished(named, ["setting"], len(SETTINGS)):
         return Finding(*head, len(table), reason)
@@ -97,7 +97,7 @@ def corrected(model: str, runs: pd.DataFrame) -> Finding:
 
 
 def _least_for_roberta(models: Mapping[str, pd.DataFrame]) -> Finding:
-    head = "Fig. 5", "smallest gap between without and with correction for RoBERTa"
+    head = "Fig. 5", "gap between failure rates without and with correction smallest for RoBERTa"
     runs = {family(name): found for name, found in models.items()}
     every, ready = pd.concat(models), [n for n in runs if not _unfinished(runs[n], ARMS, 6)]
     absent = ", ".join(name for name in FAMILIES if name not in ready)
@@ -199,7 +199,9 @@ def _early_score(run: Mapping[str, Any], histories: Mapping[str, pd.DataFrame]) 
     history = histories[run["key"]].dropna(subset="dev_score")
     seen = history.loc[history["step"] * run["epochs"] <= SHORT * run["steps"], "dev_score"]
     if seen.empty:
-        raise StabkitError(f"run {run['key']} has no dev score within {SHORT} epochs; look earlier")
+        raise StabkitError(
+            f"run {run['key']} has no dev score within {SHORT} epochs; evaluate earlier"
+        )
     return float(seen.iloc[-1])
 
 

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from stabkit.batches import encode
+from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
 from stabkit.geometry import Plane, Weights, grid, project
@@ -32,11 +33,12 @@ from stabkit.schedule import short
 from stabkit.selection import SHOWN, specimens
 from stabkit.shelf import Shelf
 from stabkit.store import Store
-from stabkit.surface import surface
+from stabkit.surface import line, surface
 from stabkit.tasks import subset
 from stabkit.train import ExecutorName, follow, pin, task_of, trained_model
 
 EXAMPLES, SIDE, LOW, HIGH = 512, 21, -0.5, 1.5  # of a surface
+POINTS = 21  # of a line between two runs, ends included
 MOMENTS = 31  # of a run at which its trajectory is recorded, start and end included
 
 
@@ -63,7 +65,7 @@ def loss_surface(runs: pd.DataFrame, shelf: Shelf) -> None:
     run, step, a, b, residual, distance (``stabkit.geometry.project``), provenance.
     """
     failed, successful = _alone(runs, 1)
-    ends = {"failed_run": failed["key"], "successful_run": successful["key"]}
+    ends = _ends(failed, successful)
     key = _key("surface", *ends.values(), EXAMPLES, SIDE, LOW, HIGH)
     words = f"{SIDE} x {SIDE} points around {_told(failed)} and {_told(successful)}"
     if _lacks(shelf, "loss-surfaces", key, words):
@@ -76,9 +78,27 @@ def loss_surface(runs: pd.DataFrame, shelf: Shelf) -> None:
             shelf.put("trajectories", key, table.assign(**ends))
 
 
+def loss_lines(runs: pd.DataFrame, shelf: Shelf) -> None:
+    """Fig. 7 and 13 for more pairs of runs: the line from each failed specimen to each successful.
+
+    Rows: failed_run, successful_run, a (0 at the failed one), loss, gradient_norm, examples,
+    provenance.
+    """
+    rows = _alone(runs, SHOWN)
+    kinds = ([row for row in rows if bool(row["failed"]) is failed] for failed in (True, False))
+    for failed, successful in product(*kinds):
+        ends = _ends(failed, successful)
+        key = _key("line", *ends.values(), EXAMPLES, POINTS)
+        words = f"{POINTS} points from {_told(failed)} to {_told(successful)}"
+        if _lacks(shelf, "loss-lines", key, words):
+            table = _line(failed, successful, Store(shelf.path))
+            shelf.put("loss-lines", key, table.assign(**ends))
+
+
 ANALYSES: dict[str, Callable[[pd.DataFrame, Shelf], None]] = {
     "layer-swap": layer_swaps,
     "surface": loss_surface,
+    "lines": loss_lines,
 }
 
 
@@ -113,11 +133,23 @@ def _text(model: str) -> MaskedText:
 def _surface(failed: dict[str, Any], successful: dict[str, Any], points: Store) -> pd.DataFrame:
     """Return the surface; what is measured of it by the time of a kill is kept in ``points``."""
     plane, start = _plane(failed, successful)
-    config, mesh = pin(RunConfig.from_row(successful)), grid(LOW, HIGH, SIDE)
-    task = task_of(config)
-    few = subset(task, min(EXAMPLES, len(task.train)), seed=0).train
-    data = encode(config, few)
+    data, mesh = _examples(successful), grid(LOW, HIGH, SIDE)
     return _signed(successful, surface(plane, start, data, mesh, gradient=True, store=points))
+
+
+def _line(failed: dict[str, Any], successful: dict[str, Any], points: Store) -> pd.DataFrame:
+    """Return the line; what is measured of it by the time of a kill is kept in ``points``."""
+    start, end = (_made_again(row) for row in (failed, successful))
+    data, at = _examples(successful), np.linspace(0, 1, POINTS)
+    ways = start.state_dict(), end.state_dict()
+    return _signed(successful, line(*ways, end, data, at, gradient=True, store=points))
+
+
+def _examples(row: dict[str, Any]) -> Encoded:
+    """Return the training examples, the same for all runs on a task, that surfaces are over."""
+    config = pin(RunConfig.from_row(row))
+    task = task_of(config)
+    return encode(config, subset(task, min(EXAMPLES, len(task.train)), seed=0).train)
 
 
 def _plane(failed: dict[str, Any], successful: dict[str, Any]) -> tuple[Plane, PreTrainedModel]:
@@ -143,6 +175,10 @@ def _trajectory(row: dict[str, Any], plane: Plane) -> pd.DataFrame:
 
     follow(pin(RunConfig.from_row(row)), watch, *_as_made(row))
     return _signed(row, pd.concat(places, ignore_index=True))
+
+
+def _ends(failed: dict[str, Any], successful: dict[str, Any]) -> dict[str, str]:
+    return {"failed_run": failed["key"], "successful_run": successful["key"]}
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _logits(found: Any, labels: int) -> Tensor:
         if isinstance(one, Tensor) and one.ndim == 2 and one.shape[1] == labels:
             return one
     raise DataError(
-        f"the model's answers are {', '.join(map(_form, several))}; expected logits, of shape "
+        f"the model's outputs are {', '.join(map(_form, several))}; expected logits of shape "
         f"(texts, {labels})"
     )
 
@@ -92,7 +92,7 @@ def _logits(found: Any, labels: int) -> Tensor:
 def _labels(found: Any) -> Tensor:
     one = found[0] if isinstance(found, (tuple, list)) and found else found
     if not isinstance(one, Tensor) or one.ndim != 1 or one.is_floating_point():
-        raise DataError(f"the labels are {_form(one)}; expected one whole number a text")
+        raise DataError(f"the labels are {_form(one)}; expected one whole number per text")
     return one
 
 
@@ -105,7 +105,7 @@ def _form(found: Any) -> str:
 def _tokens(inputs: dict[str, Any]) -> list[list[int]]:
     """Return the tokens of each text of a batch, without padding."""
     if "input_ids" not in inputs:
-        raise DataError(f"the data have {', '.join(inputs)}; expected texts as input_ids")
+        raise DataError(f"the data have fields {', '.join(inputs)}; expected texts as input_ids")
     tokens: Tensor = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     real = (torch.ones_like(tokens) if mask is None else mask).bool()

@@ -82,19 +82,50 @@ def heights(line: pd.DataFrame, value: str = "loss") -> tuple[float, float]:
     return float(values[inside].max()), float(values[ends].max())
 
 
-def surface(line: pd.DataFrame, where: str) -> list[Finding]:
+def rises(lines: pd.DataFrame, value: str = "loss") -> pd.Series:
+    """Return how far ``value`` rises above the higher end of each line, as a share of that.
+
+    ``lines`` is the table of the analysis "lines"; the result, one number for each pair of
+    failed_run and successful_run, is at most 0 where there is no barrier. Lines to a diverged run
+    are left out. Raises as ``barrier`` does.
+    """
+    require(lines, ("failed_run", "successful_run", "a", value))
+    pairs = lines.groupby(["failed_run", "successful_run"], sort=False)
+    tops = {pair: heights(line, value) for pair, line in pairs}
+    index = pd.MultiIndex.from_tuples(tops, names=["failed_run", "successful_run"])
+    found = [highest / end - 1 for highest, end in tops.values()]
+    return pd.Series(found, index, float, value).dropna()
+
+
+def summary(rises: pd.Series) -> str:
+    """Say of how many pairs of runs the line has a barrier, and how high their lines rise."""
+    failed, successful = (rises.index.unique(level).size for level in rises.index.names)
+    return (
+        f"{int((rises > 0).sum())} of {len(rises)} lines between {failed} failed and {successful} "
+        f"successful runs have a barrier (highest point between the ends, beside the higher end: "
+        f"{100 * rises.min():+.1f} to {100 * rises.max():+.1f} %)"
+    )
+
+
+def surface(line: pd.DataFrame, where: str, lines: pd.DataFrame | None = None) -> list[Finding]:
     """Judge Fig. 7 and 13 on the line from a failed to a successful run: a barrier of each value?
 
-    ``where`` names the model and task. One pair of runs has no interval.
+    ``where`` names the model and task. One pair of runs has no interval; with the ``lines`` of
+    further pairs (see ``rises``) the verdict is clear if they all agree with it, else doubtful.
     """
     found = []
     for value, (exhibit, name) in VALUES.items():
         highest, end = heights(line, value)
         over = Estimate(highest / end - 1, np.nan, np.nan)
         head = f"{exhibit}, {where}", f"a maximum of the {name} above both ends of the line"
-        told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
-        if np.isfinite(over.value):
-            found.append(Finding(*head, 2, told, highest > end, over, "%"))
-        else:
+        if not np.isfinite(over.value):
             found.append(Finding(*head, 2, "a run has diverged: there is nothing to compare"))
+            continue
+        told = f"highest between the ends: {highest:.3g}; at the higher end: {end:.3g}; one pair"
+        holds, doubtful = highest > end, None
+        others = pd.Series() if lines is None or lines.empty else rises(lines, value)
+        if len(others):
+            told += f"; {summary(others)}"
+            doubtful = bool(((others > 0) != holds).any())
+        found.append(Finding(*head, 2, told, holds, over, "%", doubtful=doubtful))
     return found

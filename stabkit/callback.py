@@ -168,7 +168,7 @@ class StabilityCallback(TrainerCallback):
             told = self._keep(self._result())
         except Exception as problem:  # whatever it is, it must not cost a finished training
             kind = "" if isinstance(problem, StabkitError) else f"{type(problem).__name__}: "
-            told = f"stabkit could not judge this run, whose model is as trained: {kind}{problem}"
+            told = f"stabkit could not judge this run; the model is unharmed: {kind}{problem}"
         self._norms.clear()
         self.tell(told)
 
@@ -212,8 +212,8 @@ class StabilityCallback(TrainerCallback):
         stored = f"  kept in {self.store.path}"
         if there:
             stored = (
-                f"  not kept: {self.store.path} has a run of this recipe, these data and the seed "
-                f"{row['seed']} already, which is the one shown; vary TrainingArguments(seed=...), "
+                f"  not kept: {self.store.path} already has a run of this recipe, these data and "
+                f"seed {row['seed']}, which is the one shown; change TrainingArguments(seed=...) "
                 "or name another store"
             )
         runs = self.store.table(model=row["model"], task=row["task"], executor="Trainer")
@@ -233,8 +233,8 @@ def _diagnosed(runs: pd.DataFrame, config: RunConfig) -> Iterator[str]:
     here = {"data": this.data, "max_length": this.max_length}  # the length is that of the data
     if any(one != this and one.replace(**here) == this for one in by_recipe(runs)):
         yield (
-            "Other seeds of this recipe had other data, and count apart: a diagnosis needs the "
-            "same training and dev set for all of them."
+            "Other seeds of this recipe had other data and count separately: a diagnosis needs the "
+            "same training and dev set for all seeds."
         )
     for one in recipes(runs):
         if this in (one.config, one.remedy):

@@ -54,10 +54,10 @@ def _about(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Why fine-tuning collapses for some seeds: measured, drawn and mended.
+    """Why fine-tuning collapses for some seeds: measure it, plot it, fix it.
 
-    A run is named by all that decides its result and kept for good: nothing is trained twice, and
-    a study that was stopped goes on with its next run.
+    A run is named by everything that decides its result and kept for good: nothing is trained
+    twice, and a study that was stopped continues with its next run.
 
     Start with **stabkit run --preset devlin --seed 1**, then **stabkit table**.
     """
@@ -87,9 +87,9 @@ def study(
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
 ) -> None:
-    """Do the runs of a study that are not stored yet, then show its table.
+    """Train the runs of a study that are not stored yet, then show its table.
 
-    Stop it at any time; the same command goes on with the next run. Several may work on one store.
+    Stop it at any time: the same command continues with the next run. Several may share a store.
 
     Examples:
 
@@ -142,10 +142,10 @@ def analyse(
     store: options.StoreFolder = RUNS,
     results: options.ResultsFolder = None,
 ) -> None:
-    """Look into the weights of stored runs that failed, and of ones that did not.
+    """Analyse the weights of stored runs, failed and successful ones.
 
-    The weights come from a cache or are trained again. Stop it at any time; the same command goes
-    on where it was.
+    The weights come from a cache or are trained again. Stop it at any time: the same command
+    continues where it left off.
 
     Example: **stabkit analyse layer-swap**
     """
@@ -154,7 +154,7 @@ def analyse(
     runs = opened.table(model=model, task=task)
     if runs.empty:
         raise StabkitError(
-            f"no runs of {model} on {task} in {store}; stabkit run and stabkit study make some"
+            f"no runs of {model} on {task} in {store}; train some with stabkit run or stabkit study"
         )
     from stabkit.analyses import ANALYSES
     from stabkit.shelf import Shelf
@@ -187,8 +187,8 @@ def _cluster(
     given = {"--address": named, "--cpus": cpus != 1, "--gpus": gpus != 0}
     if alone := " and ".join(option for option, there in given.items() if there):
         raise ConfigError(
-            f"{alone} without a cluster; add --executor ray, or leave it out: here a run takes one "
-            "core, and the GPUs are shared out"
+            f"{alone} without a cluster; add --executor ray, or omit {alone}: on this machine each "
+            "run takes one core, and processes share the GPUs"
         )
     return None
 
@@ -199,8 +199,8 @@ def _with_precision(grid: list[RunConfig], named: str, address: str | None) -> l
 
     if named == AUTO and address is not None:
         raise ConfigError(
-            f"--precision {AUTO} is that of this machine's device, and those of the cluster may be "
-            "others; name one: bf16, fp16, tf32 or fp32"
+            f"--precision {AUTO} looks at this machine's device, and the cluster's may differ; "
+            "name a precision: bf16, fp16, tf32 or fp32"
         )
     found = precision_here(named)
     return [config.replace(precision=found) for config in grid]
@@ -219,5 +219,5 @@ def _shipped(grid: list[RunConfig]) -> list[RunConfig]:
         left = ", ".join(sorted(absent))
         if len(absent) == len({config.model for config in grid}):
             raise StabkitError(f"the weights of {left} are not shipped yet; nothing can be run")
-        print(f"left out, since their weights are not shipped: {left}", file=sys.stderr)
+        print(f"left out because their weights are not shipped: {left}", file=sys.stderr)
     return [config for config in grid if config.model not in absent]

@@ -32,7 +32,7 @@ class RunConfig:
     Raises ConfigError when a value is out of range or two fields contradict each other.
     """
 
-    # What is trained on what. The digests (sha256) are filled in by ``stabkit.train.pin``.
+    # Model and data. The digests (sha256) are filled in by ``stabkit.train.pin``.
     model: str = "mini-bert"
     task: str = "mini-rte"
     dev_file: str | None = None

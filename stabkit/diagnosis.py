@@ -73,7 +73,7 @@ class Diagnosis:
             return []
         changes = remedy(self.config, self.train_steps, self.epoch_steps)
         if self.diverged and changes[0].field != "learning_rate":
-            slower = "at the one you set, runs lose their loss to numbers that are not finite"
+            slower = "at the rate you set, runs diverge: their loss is no longer finite"
             return [
                 Change("learning_rate", rounded(self.config.learning_rate / 10), slower),
                 *changes,
@@ -90,7 +90,7 @@ class Diagnosis:
         failed, share = self.failures, self.scores.failure_rate
         told = f"{failed} runs fail ({share.percent()} %, with its 95 % interval)"
         if failed.failures == failed.runs:
-            first = f"{told}: not a matter of the seed, but of rate, number of steps, or data"
+            first = f"{told}: not a matter of the seed, but of rate, number of steps or data"
         elif failed.failures:
             first = f"unstable: {told}"
         else:
@@ -112,11 +112,11 @@ class Diagnosis:
         known = self.unlearned + self.overfitted + self.diverged
         kinds = {
             f"end at the training loss of guessing{before}": self.unlearned,
-            "fit the training set and guess on the dev set, which no recipe mends": (
+            "fit the training set but guess on the dev set, which no recipe fixes": (
                 self.overfitted
             ),
-            "lost their loss to numbers that are not finite": self.diverged,
-            "learned a part of the training set, and nothing that the dev set shows": (
+            "diverged: their loss is no longer finite": self.diverged,
+            "learned part of the training set, but nothing that shows on the dev set": (
                 failed - known
             ),
         }
@@ -180,18 +180,18 @@ def comparison(before: Diagnosis, after: Diagnosis) -> list[str]:
         return lines
     seeds = seeds_to_tell(one.share, other.share, MANY_SEEDS)
     enough = f"{seeds} seeds each" if seeds else f"more than {MANY_SEEDS} seeds each"
-    return [*lines, f"to be sure of a difference like this one would need {enough}"]
+    return [*lines, f"to be sure of a difference like this, you would need {enough}"]
 
 
 def conclusion(before: Diagnosis, after: Diagnosis | None = None) -> str:
     """Return what to do now, as a sentence."""
     one = before.failures
     if not one.failures:
-        return "nothing to mend in these runs; more seeds would bound the share more tightly"
+        return "nothing to fix in these runs; more seeds would bound the share more tightly"
     if one.failures == before.overfitted:
         return (
-            "look at the data: texts that stand in both sets, wrong labels, labels that do not "
-            "follow from the texts, a dev set too small"
+            "look at the data: texts that occur in both sets, wrong labels, labels that do not "
+            "follow from the texts, a dev set that is too small"
         )
     if after is None:
         return "try the change on the same seeds"
@@ -203,7 +203,7 @@ def conclusion(before: Diagnosis, after: Diagnosis | None = None) -> str:
         )
     if fisher(*one, *other) < SURE:
         return "the remedy helps: train with it"
-    return "the remedy looks better, and these seeds are too few to be sure: try more of them"
+    return "the remedy looks better, but these seeds are too few to be sure: try more"
 
 
 def blocks(before: Diagnosis, after: Diagnosis | None = None) -> dict[str, list[str]]:

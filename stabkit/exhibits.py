@@ -150,9 +150,14 @@ def _depth(read: Reading = _any_sign) -> list[Finding]:
 
 
 def _planes() -> list[Finding]:
-    planes, found = pages.shelf("loss-surfaces", "failed_run"), []
-    for plane in _each(planes, "model", "task", "key"):
-        found += barriers.surface(barriers.between(plane), _where(plane))
+    found: list[Finding] = []
+    lines = {
+        _where(pairs): pairs
+        for pairs in _each(pages.shelf("loss-lines", "failed_run"), "model", "task")
+    }
+    for plane in _each(pages.shelf("loss-surfaces", "failed_run"), "model", "task", "key"):
+        where = _where(plane)
+        found += barriers.surface(barriers.between(plane), where, lines.get(where))
     return found
 
 

@@ -73,7 +73,7 @@ def outcome(findings: Sequence[Finding]) -> str:
     verdicts = [finding.holds for finding in findings]
     held, judged = verdicts.count(True), len(verdicts) - verdicts.count(None)
     if not judged:
-        return VERDICTS[None] if verdicts else "states nothing to be tested"
+        return VERDICTS[None] if verdicts else "states nothing testable"
     word = "agrees" if held == judged else "agrees in part" if held else "does not agree"
     left = f"; {len(verdicts) - judged} {VERDICTS[None]}" if judged < len(verdicts) else ""
     return f"{word}: {held} of {judged} criteria hold{left}"

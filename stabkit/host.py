@@ -22,9 +22,9 @@ STORE = "STABKIT_STORE"  # the environment variable that the command line reads,
 ROOT = Path(__file__).parents[1]  # of the checkout, where the package lies in one
 DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
 LOST = {
-    "COLAB_RELEASE_TAG": "That is lost with the runtime; to keep your runs, mount Google Drive "
-    "(from google.colab import drive; drive.mount('/content/drive')) and run this cell again.",
-    "BINDER_LAUNCH_HOST": "That is lost with the session: download what you want to keep.",
+    "COLAB_RELEASE_TAG": "This folder is lost with the runtime; to keep your runs, mount Google "
+    "Drive (from google.colab import drive; drive.mount('/content/drive')) and rerun this cell.",
+    "BINDER_LAUNCH_HOST": "This folder is lost with the session: download what you want to keep.",
 }
 
 
@@ -42,11 +42,11 @@ class Host:
 
     def __str__(self) -> str:
         """In words, with a way on where the folder is not there for long."""
-        paper = f"{self.gpu}: mini by default, paper (BERT-large on GLUE) is possible"
-        scale = paper if self.gpu else f"no GPU, {os.cpu_count()} cores: mini"
+        paper = f"{self.gpu}: mini scale by default; paper (BERT-large on GLUE) is possible"
+        scale = paper if self.gpu else f"no GPU, {os.cpu_count()} cores: mini scale"
         kept = self.folder.is_relative_to(DRIVE)
         warned = [told for host, told in LOST.items() if host in os.environ and not kept]
-        return " ".join([f"Scale, on {scale}.", f"Your runs are kept in {self.folder}.", *warned])
+        return " ".join([f"Found {scale}.", f"Your runs are kept in {self.folder}.", *warned])
 
 
 def prepare(folder: str | os.PathLike[str] | None = None) -> None:
@@ -115,8 +115,8 @@ def install(checkout: Path) -> None:
     importlib.invalidate_caches()
     if replaced := [name for name, version in before.items() if _version(name) != version]:
         raise StabkitError(
-            f"all is installed, but {', '.join(replaced)} changed, which this kernel had loaded: "
-            "restart it once, then run this cell again"
+            f"everything is installed, but pip replaced {', '.join(replaced)}, which this kernel "
+            "had loaded: restart the kernel once, then run this cell again"
         )
 
 

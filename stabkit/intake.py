@@ -33,8 +33,8 @@ def found(config: RunConfig) -> list[str]:
     labels = [f"{name} {n}" for name, n in zip(task.labels, counts, strict=True)]
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     line = (
-        f"{task.source}: {len(task.train):,} to train on ({', '.join(labels[:SHOWN])}{more}), "
-        f"{len(task.dev):,} to score on"
+        f"{task.source}: {len(task.train):,} training examples "
+        f"({', '.join(labels[:SHOWN])}{more}), {len(task.dev):,} dev examples"
     )
     return [line, *_of_texts(task), *_of_tokens(config, task.train)]
 
@@ -43,14 +43,14 @@ def _of_texts(task: Task) -> Iterator[str]:
     train, dev = (set(_examples(split)) for split in (task.train, task.dev))
     if shared := sum(example in train for example in _examples(task.dev)):
         yield (
-            f"{shared} of the {len(task.dev)} examples to score on are among those to train on, "
+            f"{shared} of the {len(task.dev)} dev examples are also training examples, "
             "so scores are too high"
         )
     if empty := sum(not any(map(str.strip, example)) for example in train | dev):
         yield f"{empty} examples have no text at all"
     folded = [name.casefold() for name in task.labels]
     if alike := [name for name in task.labels if folded.count(name.casefold()) > 1]:
-        yield f"the labels {', '.join(alike)} differ in capitals only, and count as different"
+        yield f"the labels {', '.join(alike)} differ in capitals only, but count as different"
 
 
 def _examples(split: Split) -> Iterator[tuple[str, ...]]:
@@ -69,5 +69,5 @@ def _of_tokens(config: RunConfig, train: Split) -> Iterator[str]:
         )
     unknown = np.mean(np.concatenate(ids) == tokenizer.unk_token_id)
     if unknown > MANY:
-        cure = "; it knows generated English alone: name a model" if is_mini(config.model) else ""
+        cure = "; it knows only generated English: choose another" if is_mini(config.model) else ""
         yield f"{100 * unknown:.0f} % of the tokens are unknown to {config.model}{cure}"

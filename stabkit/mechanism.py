@@ -89,8 +89,8 @@ def _forgetting(rows: pd.DataFrame, exhibit: str) -> tuple[Finding, Finding]:
     steps = (f"{_perplexity(nll.loc[failed, k])} at k = {k}" for k in (0, top, depth))
     least = 100 * _excess_gone(np.exp(nll[failed]), top).min()
     told = (
-        f"failed runs' perplexity, geometric mean: {', '.join(steps)}; counted in perplexity "
-        f"itself, at least {least:.0f} % of a run's excess is gone"
+        f"failed runs' perplexity, geometric mean: {', '.join(steps)}; measured in perplexity "
+        f"itself, at least {least:.0f} % of every run's excess is gone"
     )
     most = bool(share.value > HALF)
     return first, Finding(*gone, int(failed.sum()), told, most, share, "%", HALF)
@@ -154,7 +154,8 @@ def flat_loss(table: pd.DataFrame) -> Finding:
     finite = away[np.isfinite(away)]
     if finite.empty:
         return Finding(*head, len(failed), "no failed run with a finite loss")
-    told = f"mean distance; {(away <= FLAT).sum()} of {len(failed)} failed runs lie within"
+    near = (away <= FLAT).sum()
+    told = f"mean distance; {near} of {len(failed)} failed runs lie within {100 * FLAT:g} %"
     mean = bootstrap(finite, np.mean)
     return Finding(*head, len(failed), told, bool(mean.value <= FLAT), mean, "%", FLAT)
 
@@ -169,13 +170,13 @@ def gradients(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]) -> lis
     only(table, "model", "task")
     exhibit = f"Fig. 4, {table['model'].iloc[0]}"
     bottom = exhibit, "bottom against top layer after warmup: ratio lower in failed runs"
-    end = exhibit, "all layers, last third of training: gradients of successful runs above"
+    end = exhibit, "all layers, last third of training: gradients larger in successful runs"
     if absent := [key for key in table["key"] if key not in histories]:
         raise StabkitError(
             f"no gradients of the runs {', '.join(absent)}; take them from the store"
         )
     if table["kind"].nunique() < 2 or table.groupby("kind").size().min() < 2:
-        reason = "fewer than 2 runs of a kind"
+        reason = "fewer than 2 failed runs, or fewer than 2 successful ones"
         return [Finding(*head, len(table), reason) for head in (bottom, end)]
     rows = [_vanishing(histories[key]) for key in table["key"]]
     shape = pd.DataFrame(rows, columns=["ratio", "end"], index=table["kind"])

@@ -15,7 +15,7 @@ from stabkit.errors import ConfigError
 NUMBERS = {"int": (int, float), "float": (float,)}  # a seed may be longer than a float is exact
 FIELDS = {field.name: str(field.type) for field in fields(RunConfig)}
 RUNS = "runs"  # one's own
-RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things lie"
+RECIPE, LENGTH, OWN, PLACES = "Recipe", "Length", "Your own data", "Where things are"
 CLUSTER = "On a cluster"
 
 Preset: TypeAlias = Annotated[
@@ -35,13 +35,13 @@ TaskName: TypeAlias = Annotated[
     ),
 ]
 Seed: TypeAlias = Annotated[
-    int, Option(help="Seed of the new head, the order of the data and the dropout.")
+    int, Option(help="Seed of the new head's weights, the data order and dropout.")
 ]
 Rate: TypeAlias = Annotated[
     float | None,
     Option(
-        help="Peak learning rate.  [default: 2e-5; for the mini models the rate that takes its "
-        "place by the rule of the study pilot-rte]"
+        help="Peak learning rate.  [default: 2e-5; for the mini models the reference rate, chosen "
+        "by the rule of the study pilot-rte]"
     ),
 ]
 BiasCorrection: TypeAlias = Annotated[
@@ -53,20 +53,23 @@ BiasCorrection: TypeAlias = Annotated[
     ),
 ]
 Warmup: TypeAlias = Annotated[
-    float | None, Option(help="Share of the steps, 0 to 1.", rich_help_panel=RECIPE)
+    float | None, Option(help="Share of steps with a rising rate, 0 to 1.", rich_help_panel=RECIPE)
 ]
 WeightDecay: TypeAlias = Annotated[
-    float | None, Option(help="Not of biases and layer norms.", rich_help_panel=RECIPE)
+    float | None, Option(help="Biases and layer norms are exempt.", rich_help_panel=RECIPE)
 ]
 Mixout: TypeAlias = Annotated[
     float | None,
-    Option(help="Share of weights mixed out, 0 to 1; 0 is none.", rich_help_panel=RECIPE),
+    Option(
+        help="Share of weights swapped for pre-trained ones, 0 to 1; 0 is off.",
+        rich_help_panel=RECIPE,
+    ),
 ]
 Precision: TypeAlias = Annotated[
     Literal["fp32", "tf32", "bf16", "fp16", "auto"] | None,
     Option(
-        help="Of the arithmetic; fp16 scales its loss. auto is bf16 or fp16 where the device has "
-        "units for it, else fp32, and part of the run's name as if you had named it.",
+        help="Precision of the arithmetic; fp16 scales the loss. auto picks bf16 or fp16 where the "
+        "device has units for it, else fp32; the run is named as if you had typed that.",
         rich_help_panel=RECIPE,
     ),
 ]
@@ -74,24 +77,27 @@ Epochs: TypeAlias = Annotated[
     int | None, Option(help="Passes over the training set.", rich_help_panel=LENGTH)
 ]
 MaxSteps: TypeAlias = Annotated[
-    int | None, Option(help="Steps, instead of epochs.", rich_help_panel=LENGTH)
+    int | None, Option(help="Number of steps, instead of epochs.", rich_help_panel=LENGTH)
 ]
 TrainSize: TypeAlias = Annotated[
-    int | None, Option(help="Use that many training examples only.", rich_help_panel=LENGTH)
+    int | None, Option(help="Use only this many training examples.", rich_help_panel=LENGTH)
 ]
-BatchSize: TypeAlias = Annotated[int | None, Option(help="Examples.", rich_help_panel=LENGTH)]
+BatchSize: TypeAlias = Annotated[
+    int | None, Option(help="Examples per step.", rich_help_panel=LENGTH)
+]
 MaxLength: TypeAlias = Annotated[
-    int | None, Option(help="Tokens; longer texts are cut.", rich_help_panel=LENGTH)
+    int | None, Option(help="Tokens per text or pair; the rest is cut.", rich_help_panel=LENGTH)
 ]
 DevFile: TypeAlias = Annotated[
-    str | None, Option(help="Without it, a fifth of --task is held out.", rich_help_panel=OWN)
+    str | None,
+    Option(help="Your dev set; without it, a fifth of --task is held out.", rich_help_panel=OWN),
 ]
 TextColumns: TypeAlias = Annotated[
     str | None,
-    Option(help="One or two names: --text-columns title,body.", rich_help_panel=OWN),
+    Option(help="One or two text columns: --text-columns title,body.", rich_help_panel=OWN),
 ]
 LabelColumn: TypeAlias = Annotated[
-    str | None, Option(help="Needed where the names leave doubt.", rich_help_panel=OWN)
+    str | None, Option(help="Needed if the column names leave doubt.", rich_help_panel=OWN)
 ]
 Settings: TypeAlias = Annotated[
     list[str] | None,
@@ -102,42 +108,41 @@ Settings: TypeAlias = Annotated[
         "lists them all. May be repeated.",
     ),
 ]
-Threads: TypeAlias = Annotated[int, Option(min=1, help="Threads of the processor.")]
+Threads: TypeAlias = Annotated[int, Option(min=1, help="CPU threads.")]
 Processes: TypeAlias = Annotated[
     int | None,
     Option(
         min=1,
-        help="Runs at a time, of one thread each.  [default: 1; with ray as many as there is room "
-        "for]",
+        help="Runs at a time, each with one thread.  [default: 1; with ray, as many as fit]",
     ),
 ]
 SeedsAtOnce: TypeAlias = Annotated[
     int,
     Option(
         min=1,
-        help="Seeds of a recipe that are trained as one batched model, which pays for a small "
-        "model on a GPU. Not with Mixout or fp16. Their weights cannot be made again, as stabkit "
-        "analyse needs.",
+        help="Seeds of a recipe to train as one batched model, which pays off for a small model on "
+        "a GPU. Not with Mixout or fp16. Their weights cannot be reproduced, as stabkit analyse "
+        "needs.",
     ),
 ]
 Executor: TypeAlias = Annotated[
     Literal["local", "ray"],
-    Option(help="Processes of this machine, or a Ray cluster.", rich_help_panel=CLUSTER),
+    Option(help="Processes on this machine, or a Ray cluster.", rich_help_panel=CLUSTER),
 ]
 Address: TypeAlias = Annotated[
     str | None,
     Option(
         envvar="RAY_ADDRESS",
-        help="HOST:PORT of the cluster's head, or auto.  [default: one of this machine alone]",
+        help="HOST:PORT of the cluster's head, or auto.  [default: one on this machine alone]",
         rich_help_panel=CLUSTER,
     ),
 ]
 Cpus: TypeAlias = Annotated[
-    float, Option(min=0, help="Cores that a run takes.", rich_help_panel=CLUSTER)
+    float, Option(min=0, help="CPU cores per run.", rich_help_panel=CLUSTER)
 ]
 Gpus: TypeAlias = Annotated[
     float,
-    Option(min=0, help="GPUs that a run takes, such as 0.25.", rich_help_panel=CLUSTER),
+    Option(min=0, help="GPUs per run, such as 0.25.", rich_help_panel=CLUSTER),
 ]
 Seeds: TypeAlias = Annotated[
     str | None, Option(metavar="A:B", help="Only the study's seeds A to B - 1.")
@@ -145,15 +150,15 @@ Seeds: TypeAlias = Annotated[
 Scale: TypeAlias = Annotated[
     Literal["mini", "paper"],
     Option(
-        help="paper: BERT-, RoBERTa- and ALBERT-large on the published data sets, at 2e-5, in the "
-        "place of the mini models and generated tasks. It needs a GPU and the hub, or local files."
+        help="paper: BERT-, RoBERTa- and ALBERT-large on the published data sets, at 2e-5, "
+        "instead of the mini models and generated tasks. Needs a GPU, and the hub or local files."
     ),
 ]
 OneModel: TypeAlias = Annotated[
     str | None, Option("--model", metavar="NAME", help="Only the study's runs of this model.")
 ]
 HowManySeeds: TypeAlias = Annotated[
-    int, Option(min=2, help="How many; the more, the surer the verdict.")
+    int, Option(min=2, help="Number of seeds; more make the verdict surer.")
 ]
 VerdictOnly: TypeAlias = Annotated[
     bool, Option("--verdict-only", help="Do not train with the remedy.")
@@ -162,8 +167,8 @@ Anew: TypeAlias = Annotated[
     bool,
     Option(
         "--anew",
-        help="Do published runs again here. Needed on other hardware than theirs, with which new "
-        "runs cannot be compared; stabkit publish puts them in the place of the old ones.",
+        help="Repeat published runs here. Needed on other hardware, whose runs cannot be compared "
+        "with the published ones; stabkit publish then replaces the old runs with yours.",
     ),
 ]
 DryRun: TypeAlias = Annotated[bool, Option("--dry-run", help="Count the runs and do none.")]
@@ -173,17 +178,18 @@ MaybeStudy: TypeAlias = Annotated[
 ]
 Each: TypeAlias = Annotated[bool, Option("--runs", help="One line per run, with its key.")]
 Published: TypeAlias = Annotated[
-    bool, Option("--published", help="The published runs, too; without runs of yours, they alone.")
+    bool, Option("--published", help="Include published runs, shown alone if you have none.")
 ]
 Best: TypeAlias = Annotated[
     bool, Option("--best", help="Score the best checkpoint instead of the last.")
 ]
-Key: TypeAlias = Annotated[str, Argument(help="A run's key, or how it begins.")]
+Key: TypeAlias = Annotated[str, Argument(help="A run's key, or its beginning.")]
 AnalysisName: TypeAlias = Annotated[
-    Literal["layer-swap", "surface"],
+    Literal["layer-swap", "surface", "lines"],
     Argument(
         help="layer-swap: what failed runs have forgotten, and in which layers (Fig. 2); surface: "
-        "where in the landscape of the loss they end, and on which way (Fig. 7 and 13)."
+        "where on the loss surface they end, and along which path (Fig. 7 and 13); lines: loss and "
+        "gradient between each of three failed and each of three successful runs."
     ),
 ]
 DataFolder: TypeAlias = Annotated[
@@ -210,8 +216,8 @@ ResultsFolder: TypeAlias = Annotated[
     Option(
         "--results",
         envvar="STABKIT_RESULTS",
-        help="Published runs, which are read and never done again.  [default: the first folder "
-        "results with runs, here, above or beside the package]",
+        help="Published runs, which are read and never repeated.  [default: the first folder named "
+        "results with runs in it: here, above or beside the package]",
         rich_help_panel=PLACES,
     ),
 ]
@@ -220,8 +226,8 @@ PublishedFolder: TypeAlias = Annotated[
     Option(
         "--results",
         envvar="STABKIT_RESULTS",
-        help="Where to publish; what is there stays.  [default: the folder that is read by the "
-        "other commands, or else results here]",
+        help="Where to publish; what is already there stays.  [default: the folder that the other "
+        "commands read, else results here]",
         rich_help_panel=PLACES,
     ),
 ]

@@ -50,7 +50,7 @@ TABLE_1: dict[tuple[str, str], Reported] = {
 }
 TASKS = tuple(dict.fromkeys(task for task, _ in TABLE_1))
 MRPC_NOTE = (
-    "The preprint's MRPC metric looks like the mean of accuracy and F1: failed runs stand at "
+    "The preprint's MRPC metric looks like the mean of accuracy and F1: failed runs score "
     "74.8 = (68.4 + 81.2) / 2."
 )
 
@@ -70,7 +70,7 @@ CLAIMS: dict[str, Claim] = {
         "preprint, Fig. 1, read off the figure",
     ),
     "baseline": Claim(
-        "A small learning rate with bias correction and 20 epochs has the smallest standard "
+        "A small learning rate with bias correction and 20 epochs gives the smallest standard "
         "deviation and the highest mean on RTE, MRPC and CoLA; Levene's test against the method "
         "with the second smallest variance gives p < 0.001 on each.",
         "ICLR 2021, section 6, Fig. 1 and Table 1",
@@ -80,15 +80,15 @@ CLAIMS: dict[str, Claim] = {
         "ICLR 2021, section 5.1, Fig. 2c",
     ),
     "forgetting": Claim(
-        "In failed runs the masked-LM perplexity has risen far, though only about the top 10 of 24 "
-        "layers matter for it; in successful runs it rises much less. So forgetting comes with a "
-        "failure of optimisation and does not cause it.",
+        "In failed runs the masked-LM perplexity has risen greatly, though only about the top 10 "
+        "of 24 layers matter for it; in successful runs it rises much less. So forgetting "
+        "accompanies a failure of optimisation and does not cause it.",
         "ICLR 2021, section 4.1, Fig. 2a and 2b",
     ),
     "gradients": Claim(
-        "In a failed run only the top layers have gradients worth the name, those below vanish. In "
-        "a successful one gradients are small until about step 70, then grow, to nearly two orders "
-        "of magnitude above the failed run's at the end. So it is for BERT, RoBERTa and ALBERT.",
+        "In a failed run only the top layers have appreciable gradients; those below vanish. In a "
+        "successful one gradients are small until about step 70, then grow, to nearly two orders "
+        "of magnitude above the failed run's at the end. BERT, RoBERTa and ALBERT all show this.",
         "ICLR 2021, section 5.1, Fig. 4, 10, 11 and 12",
     ),
     "correction": Claim(
@@ -98,8 +98,8 @@ CLAIMS: dict[str, Claim] = {
     ),
     "small data": Claim(
         "With 1,000 training samples and 3 epochs many more runs fail on CoLA, MRPC and QNLI. "
-        "Trained for as many iterations as the full set takes, none fails on MRPC and QNLI and "
-        "one on CoLA; the scores stay lower.",
+        "Trained for as many iterations as the full set takes, no run fails on MRPC or QNLI and "
+        "one fails on CoLA; the scores stay lower.",
         "ICLR 2021, section 4.2, Fig. 3",
     ),
     "factor": Claim(
@@ -113,8 +113,8 @@ CLAIMS: dict[str, Claim] = {
         "ICLR 2021, section 7.4, Fig. 9",
     ),
     "surfaces": Claim(
-        "Failed runs end in a bad valley, where gradients are small, and a barrier stands between "
-        "it and the minimum of successful runs, with much the same geometry on RTE, MRPC and CoLA.",
+        "Failed runs end in a bad valley, where gradients are small; a barrier separates it from "
+        "the minimum of successful runs. The geometry is much the same on RTE, MRPC and CoLA.",
         "ICLR 2021, sections 5.1 and 7.6, Fig. 7 and 13",
     ),
     "generalisation": Claim(
@@ -128,7 +128,7 @@ CLAIMS: dict[str, Claim] = {
         "ICLR 2021, section 7.1",
     ),
     "domain": Claim(
-        "On SciTail, whose texts are of another domain than the pre-training, the findings hold.",
+        "On SciTail, whose texts are from another domain than the pre-training, the findings hold.",
         "ICLR 2021, sections 4.2 and 7.8",
     ),
     "depth": Claim("BERT-base shows no instability.", "ICLR 2021, section 3.2"),
@@ -209,8 +209,8 @@ def hopeless(runs: pd.DataFrame) -> list[str]:
     told = (
         "Most runs of some cells end at or below the majority class: "
         f"{', '.join(cells)}. The spread of such a cell says how many runs escaped, not how stable "
-        "the recipe is: pass over the criteria of Table 1 that compare spreads with it, for the "
-        "paper and against it."
+        "the recipe is: disregard the criteria of Table 1 that compare spreads with it, whether "
+        "they speak for the paper or against it."
     )
     return [told] if cells else []
 

@@ -130,10 +130,10 @@ def _check_text(path: Path, content: bytes) -> None:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path} is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}); "
-            "save it with that encoding"
+            "save it as UTF-8"
         ) from error
     if BUILDERS[path.suffix.lower()] == "csv" and "\n" not in text.strip():
-        raise DataError(f"{path} is empty but for its first line, the names of the columns")
+        raise DataError(f"{path} is empty but for its first line, the column names")
 
 
 def _csv_options(path: Path) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def _csv_options(path: Path) -> dict[str, Any]:
     first = pd.read_csv(path, nrows=1, dtype=str, **options)
     if not isinstance(first.index, pd.RangeIndex):  # pandas takes a field too many for a name
         raise DataError(
-            f"{path} has more fields in its first row than names of columns, "
-            f"{', '.join(map(repr, first.columns))}; put texts that hold the separator in quotes, "
-            "or name every column"
+            f"{path} has more fields in its first row than column names, "
+            f"{', '.join(map(repr, first.columns))}; put texts that contain the separator in "
+            "quotes, or name every column"
         )
     return {
         **options,

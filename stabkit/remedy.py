@@ -43,16 +43,16 @@ def remedy(config: RunConfig, steps: int, epoch_steps: int | None = None) -> lis
     if not config.bias_correction:
         changes.append(Change("bias_correction", True, _hidden(config, steps)))
     if config.warmup < WARMUP:
-        reason = "Adam's first estimates are poor; small first steps do no harm by them"
+        reason = "Adam's first estimates are poor; with small first steps they do no harm"
         changes.append(Change("warmup", WARMUP, reason))
     if longer := _longer(config, epoch_steps):
         changes.append(longer)
-    halved = "all of the remedy is in the recipe; what is left is a smaller rate"
+    halved = "the recipe has the whole remedy already; what is left is a smaller rate"
     return changes or [Change("learning_rate", rounded(config.learning_rate / 2), halved)]
 
 
 def _longer(config: RunConfig, epoch_steps: int | None) -> Change | None:
-    why = "many more iterations, until the training loss is near zero, bring the seeds together"
+    why = "many more iterations, until the training loss is near zero, make the seeds agree"
     if config.epochs is not None:
         return Change("epochs", EPOCHS, why) if config.epochs < EPOCHS else None
     enough = EPOCHS * (epoch_steps or 0)

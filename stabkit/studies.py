@@ -26,6 +26,7 @@ CHOOSING = PILOT[5:]  # on which each recipe's rate is chosen; the gate has some
 FRESH = range(2000, 2002)
 GLUE = ("rte", "mrpc", "cola", "qnli")
 FEW = {"qnli": 1000}  # training examples, where not all are used: QNLI has 104,743
+SMALL = {"cola": "mini-cola", "mrpc": "mini-mrpc", "qnli": "mini-qnli"}  # tasks of section 4.2
 PILOT_STUDY = "pilot-rte"  # the reference rate follows from it
 PILOT_RATES = tuple(float(f"{rate:.2g}") for rate in np.geomspace(5e-5, 1e-3, 7))
 METHODS = ("devlin", "lee", "ours")
@@ -282,7 +283,16 @@ STUDIES: dict[str, Study] = {
         Study("shallow", "the shallow control", lambda r: figure_5(r, ("mini-bert-shallow",))),
         *(
             Study(f"small-{name}", f"1,000 examples, {name}", partial(small_data, task=task))
-            for name, task in (("cola", "mini-cola"), ("mrpc", "mini-mrpc"), ("qnli", "mini-qnli"))
+            for name, task in SMALL.items()
+        ),
+        *(
+            Study(
+                f"best-small-{name}",
+                "the same at the rate chosen for Devlin",
+                partial(small_data, task=task),
+                pilot="rates-devlin",
+            )
+            for name, task in SMALL.items()
         ),
         Study("wiki-pilot", "real text: chooses the rate", lambda _: wiki_pilot(), False),
         Study("wiki-rates", "real text: rates, correction", wiki_rates, pilot="wiki-pilot"),

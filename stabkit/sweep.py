@@ -106,8 +106,8 @@ def sweep(
         raise ConfigError(f"seeds_at_once is {seeds_at_once}; expected 1 or more")
     if seeds_at_once > 1 and (run is None) != (run_seeds is None):
         raise ConfigError(
-            f"seeds_at_once is {seeds_at_once} and only {'run' if run else 'run_seeds'} is given: "
-            "it would do some runs and stabkit.train the others; give both or neither"
+            f"seeds_at_once is {seeds_at_once} but only {'run' if run else 'run_seeds'} is given: "
+            "that would do some runs and stabkit.train the others; give both or neither"
         )
     store.clean()
     grid = by_key(configs)
@@ -128,7 +128,7 @@ def sweep(
             problems = _work_through(todo, launched, tell, bar, store)
     except StartError as error:
         raise SweepError(
-            f"{error}; its own message stands above. The run function must be importable, and a "
+            f"{error}; its own message is above. The run function must be importable, and a "
             'script must call sweep() below `if __name__ == "__main__":`',
             {},
         ) from None
@@ -154,7 +154,7 @@ def _tell_what_is_kept(grid: Mapping[str, RunConfig], store: Store) -> None:
     kept = len(grid) - len(store.pending(grid.values()))
     print(
         f"stopped: {kept} of {len(grid)} runs are in {store.path}; "
-        "start the same again to go on from there",
+        "start the same again to continue from there",
         file=sys.stderr,
     )
 
@@ -233,9 +233,9 @@ def _must_show(store: Store, done: Sequence[RunConfig]) -> None:
         if not (missing := patiently(lambda: store.pending(done))):
             return
     raise StoreError(
-        f"{len(missing)} of {len(done)} runs are stored and not to be seen in {store.path}: "
-        "whoever did them has another folder of that name; name one that all machines share, or an "
-        "object store (s3://bucket/runs)"
+        f"{len(missing)} of {len(done)} runs were stored but cannot be seen in {store.path}: "
+        "whatever trained them sees another folder of that name; name one that all machines share, "
+        "or an object store (s3://bucket/runs)"
     )
 
 
@@ -265,7 +265,7 @@ def _error(problems: dict[RunConfig, str], total: int) -> SweepError:
     if len(lines) > NAMED_PROBLEMS:
         lines[NAMED_PROBLEMS:] = [f"  and {len(lines) - NAMED_PROBLEMS} more"]
     return SweepError(
-        f"{len(problems)} of {total} runs ended in an error; the others are kept, and the same "
-        "call tries these again:\n" + "\n".join(lines),
+        f"{len(problems)} of {total} runs ended in an error; the others are kept; start the same "
+        "again to retry these:\n" + "\n".join(lines),
         {config.key: problem for config, problem in problems.items()},
     )

@@ -121,7 +121,7 @@ def _paper(exhibit: str, task: str, criterion: str) -> str:
         second = sorted(METHODS, key=lambda one: TABLE_1[task, one].std)[1]  # the one it tests
         if second not in criterion:
             return "not reported"
-        return "holds against the second smallest variance, by the preprint this one: p < 0.001"
+        return "holds against the second smallest variance (in the preprint, this one): p < 0.001"
     if exhibit == "Table 1" and "fails less" in criterion:
         return "shown in Fig. 1, not counted"
     if exhibit in RTE_ONLY and task != "rte":
@@ -167,7 +167,7 @@ def verdict(table: pd.DataFrame) -> str:
     yes, no = (int((answers == answer).sum()) for answer in ("yes", "no"))
     if yes + no == 0:
         return (
-            "No criterion has been judged for both models yet, so nothing can be said of what "
+            "No criterion has been judged for both models yet, so nothing can be said about what "
             "carries over from the generated tasks to real ones."
         )
     lines = [

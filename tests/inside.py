@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -55,6 +57,16 @@ def plane(height: float = 0.4, side: int = 21) -> pd.DataFrame:
     loss = 0.7 * a**2 + 0.1 * b**2 + 4 * (height + 0.5) * np.clip(a * b, 0, None) + 0.001
     columns = {"a": a, "b": b, "loss": loss, "gradient_norm": 2 * loss, "examples": 512}
     return pd.DataFrame(columns)
+
+
+def lines(failed: list[str], successful: list[str]) -> pd.DataFrame:
+    """Return lines from each failed run to each successful one, some of them with a barrier."""
+    a, tables = np.linspace(0, 1, 21), []
+    for place, (first, second) in enumerate(product(failed, successful)):
+        loss = 0.7 - 0.6 * a**4 + 0.05 * (place % 3) * np.sin(np.pi * a)
+        rows = pd.DataFrame({"a": a, "loss": loss, "gradient_norm": 0.1 + 2 * a * (1 - a)})
+        tables.append(rows.assign(failed_run=first, successful_run=second, examples=512))
+    return pd.concat(tables, ignore_index=True)
 
 
 def trajectories(failed: str, successful: str) -> pd.DataFrame:

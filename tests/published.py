@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from fakes import judged
-from inside import history, plane, swaps, trajectories
+from inside import history, lines, plane, swaps, trajectories
 from numpy.typing import NDArray
 
 from stabkit import parquet, results, studies
@@ -19,7 +20,7 @@ from stabkit.mini.tasks import DEV_SIZE, RECIPES, splits
 from stabkit.paper import TASKS, paper_task
 from stabkit.presets import REAL_TEXT
 from stabkit.results import RunResult
-from stabkit.studies import PILOT_RATES, STUDIES
+from stabkit.studies import PILOT_RATES, RULES, STUDIES
 
 RATE = PILOT_RATES[3]
 MODEL = "models/minilm-l6"
@@ -37,18 +38,23 @@ def publish(folder: Path) -> Path:
 
     Beside it the tables of the analyses of weights.
     """
-    grid = [config for study in STUDIES.values() for config in study.build(RATE)]
-    grid += studies.real(MODEL)
-    runs = [
-        run(config.replace(weights=config.model, tokenizer="t" * 64, data=config.task))
-        for config in grid
-    ]
-    table = results.unique(one.row() for one in runs)
+    rates = {
+        pilot: rule(results.frame(trained(STUDIES[pilot].build(RATE))))
+        for pilot, rule in RULES.items()
+    }
+    grid = [config for study in STUDIES.values() for config in study.build(rates[study.pilot])]
+    table = trained([*grid, *studies.real(MODEL)])
     frame = results.frame(table)
     files = {"runs": table, "histories": histories(frame), "gradients": gradients(frame)}
     for kind, content in (files | analyses(frame)).items():
         parquet.write(folder / f"{kind}.parquet", content)
     return folder
+
+
+def trained(configs: Iterable[RunConfig]) -> pa.Table:
+    """Return made-up results of runs, each once."""
+    pinned = (c.replace(weights=c.model, tokenizer="t" * 64, data=c.task) for c in configs)
+    return results.unique(run(config).row() for config in pinned)
 
 
 def histories(runs: pd.DataFrame) -> pa.Table:
@@ -75,7 +81,7 @@ def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
     made = {"device": "cpu", "hardware": "Some CPU", "date": "2026-01-01", **MADE}
     cell = (runs["mixout"] == 0) & (runs["multiplier"] == "none") & (runs["warmup"] == 0.1)
     plain = runs[cell & (runs["epochs"] == 3) & ~runs["seed"].isin(studies.PILOT)]
-    planes, swapped, ways = [], [], []
+    planes, swapped, ways, pairs = [], [], [], []
     for model, task in PLANES:
         of_task = plain[(plain["task"] == task) & plain["train_size"].isna()]
         found = contrast(of_task[of_task["model"] == model], each=1).groupby("kind").head(3)
@@ -85,12 +91,16 @@ def analyses(runs: pd.DataFrame) -> dict[str, pa.Table]:
         if paper_task(task) == "rte":
             way = trajectories(pair["failed"], pair["successful"])
             ways.append(way.assign(key=task, **made))
+            three = found.groupby("kind")["key"].agg(list)
+            between = lines(three["failed"], three["successful"])
+            pairs.append(between.assign(key=task + between["failed_run"], **made))
             names = dict(enumerate(found["key"]))
             table = swaps().drop(columns="model").assign(**made)
             swapped.append(table.assign(run=table["seed"].map(names), key=table["seed"].map(names)))
     return {
         "layer-swaps": results.steps(pd.concat(swapped)),
         "loss-surfaces": results.steps(pd.concat(planes)),
+        "loss-lines": results.steps(pd.concat(pairs)),
         "trajectories": results.steps(pd.concat(ways)),
     }
 

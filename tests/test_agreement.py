@@ -328,7 +328,7 @@ def test_an_exhibit_agrees_by_all_of_its_criteria_that_can_be_judged() -> None:
     assert found(True, False) == "agrees in part: 1 of 2 criteria hold"
     assert found(False) == "does not agree: 0 of 1 criteria hold"
     assert found(None) == "not judged yet"
-    assert outcome([]) == "states nothing to be tested"
+    assert outcome([]) == "states nothing testable"
 
 
 def test_a_plateau_is_no_turn() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stabkit import analyses
-from stabkit.analyses import layer_swaps, loss_surface
+from stabkit.analyses import layer_swaps, loss_lines, loss_surface
 from stabkit.batches import encode
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
@@ -79,6 +79,43 @@ def test_a_surface_has_the_runs_at_its_corners(
         assert found["loss"][place] == evaluate(model, examples).loss
     monkeypatch.setattr(analyses, "trained_model", None)
     loss_surface(table, shelf)
+
+
+def test_lines_lead_from_each_failed_run_to_each_successful_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"EXAMPLES": 16, "POINTS": 3, "SHOWN": 1}.items():
+        monkeypatch.setattr(analyses, name, value)
+    table, shelf = runs(), Shelf(tmp_path)
+    loss_lines(table, shelf)
+    found = shelf.table("loss-lines")
+    assert found["a"].tolist() == [0, 0.5, 1]
+    assert found["failed_run"].unique().tolist() == [table["key"][1]]
+    assert found["successful_run"].unique().tolist() == [table["key"][0]]
+    assert {"device", "hardware", "date", "torch"} <= set(found)
+    assert (found["gradient_norm"] > 0).all() and set(found["examples"]) == {16}
+    for row, place in ((1, 0), (0, 2)):
+        config = RunConfig.from_row(table.iloc[row].to_dict())
+        model = trained_model(config, device=torch.device("cpu"))
+        examples = encode(config, subset(task_of(config), 16, 0).train)
+        assert found["loss"][place] == evaluate(model, examples).loss
+    told = capsys.readouterr().err
+    assert told.startswith(f"loss-lines: 3 points from failed run {table['key'][1]} (seed 1, ")
+    monkeypatch.setattr(analyses, "trained_model", None)
+    loss_lines(table, shelf)
+    assert capsys.readouterr().err == told.replace("\n", ": is there\n")
+
+
+def test_all_pairs_of_three_and_three_are_joined_by_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyses, "_line", lambda *_: pd.DataFrame({"a": [0.0]}))
+    chosen = [{"key": f"{i}", "failed": i < 3, "seed": i, "learning_rate": 1e-4} for i in range(6)]
+    monkeypatch.setattr(analyses, "_alone", lambda _, each: chosen if each == 3 else None)
+    loss_lines(pd.DataFrame(), Shelf(tmp_path))
+    found = Shelf(tmp_path).table("loss-lines")
+    pairs = set(zip(found["failed_run"], found["successful_run"], strict=True))
+    assert pairs == {(f, s) for f in "012" for s in "345"} and len(found) == 9
 
 
 def test_trajectories_lead_from_the_start_of_a_run_to_its_corner(

@@ -40,6 +40,38 @@ def test_a_barrier_is_judged_for_loss_and_gradient_norm() -> None:
     assert [finding.holds for finding in flat] == [False, False]
 
 
+def lines(*heights: float) -> pd.DataFrame:
+    """Return lines from two failed runs to successful ones: their ends at 1 and 0.5, a height."""
+    rows = []
+    for place, height in enumerate(heights):
+        pair = {"failed_run": f"f{place % 2}", "successful_run": f"s{place // 2}"}
+        for a, loss in ((0, 1.0), (0.5, height), (1, 0.5)):
+            rows.append({**pair, "a": a, "loss": loss, "gradient_norm": 1.0})
+    return pd.DataFrame(rows)
+
+
+def test_lines_between_further_pairs_say_how_clear_the_verdict_is() -> None:
+    table = lines(1.2, 1.5, 0.9, 1.01)
+    found = barriers.rises(table)
+    assert found.to_dict() == pytest.approx(
+        {("f0", "s0"): 0.2, ("f1", "s0"): 0.5, ("f0", "s1"): -0.1, ("f1", "s1"): 0.01}
+    )
+    told = "3 of 4 lines between 2 failed and 2 successful runs have a barrier "
+    assert barriers.summary(found).startswith(told)
+    assert barriers.summary(found).endswith("higher end: -10.0 to +50.0 %)")
+    line = between(inside.plane())  # it has a barrier
+    plain, mixed, alike, against = (
+        barriers.surface(line, "m", others)[0]
+        for others in (None, table, lines(1.2, 1.5), lines(0.9, 0.8))
+    )
+    assert [f.certain for f in (plain, mixed, alike, against)] == [None, False, True, False]
+    assert told in mixed.reason and "lines" not in plain.reason
+    assert mixed.holds and mixed.number.value == plain.number.value
+    diverged = barriers.surface(line, "m", lines(math.nan, math.nan))[0]
+    assert (diverged.certain, diverged.reason) == (None, plain.reason)
+    assert barriers.rises(lines(math.nan, 1.2)).to_dict() == pytest.approx({("f1", "s0"): 0.2})
+
+
 def test_a_barrier_rises_above_both_ends() -> None:
     table = pd.DataFrame({"a": [-0.5, 0, 0.25, 0.75, 1, 2], "loss": [9, 0.7, 1.5, 0.1, 0.9, 9]})
     assert barrier(table) == pytest.approx(0.6)
@@ -79,7 +111,9 @@ def test_the_paths_of_a_plane_are_those_of_its_two_runs() -> None:
     assert paths(plane, None) is None
 
 
-@pytest.mark.parametrize("use", [between, both, lambda table: barriers.surface(table, "here")])
+@pytest.mark.parametrize(
+    "use", [between, both, barriers.rises, lambda table: barriers.surface(table, "here")]
+)
 def test_empty_and_foreign_tables_are_refused(use: object) -> None:
     assert callable(use)
     for table in (pd.DataFrame({"score": [1.0]}), pd.DataFrame()):

@@ -293,7 +293,7 @@ def test_a_missing_correction_is_found_in_the_optimizer(tmp_path: Path) -> None:
 def test_the_same_run_again_stays_as_it_was(tmp_path: Path) -> None:
     watched(tmp_path, max_steps=2)
     _, (told,), store = watched(tmp_path, max_steps=2)
-    assert "not kept" in told and "the seed 42 already" in told and len(store) == 1
+    assert "not kept" in told and "and seed 42, which" in told and len(store) == 1
     *_, store = watched(tmp_path, max_steps=2, dev=data(40, 61))  # other data are another run
     assert len(store) == 2
 
@@ -405,7 +405,7 @@ def test_an_unknown_metric_is_refused_at_once(tmp_path: Path) -> None:
 def test_labels_of_another_kind_are_told_and_nothing_is_lost(tmp_path: Path) -> None:
     several = data(0, 16).map(lambda row: {"labels": [0.0, 1.0]})
     one, (told,), store = watched(tmp_path, train=several, dev=several, max_steps=2)
-    assert "could not judge this run, whose model is as trained" in told
+    assert "could not judge this run; the model is unharmed" in told
     assert "labels are of shape (8, 2) and type torch.float32" in told
     assert one.state.global_step == 2 and len(store) == 0
 
@@ -418,7 +418,7 @@ def test_what_nobody_thought_of_is_told_and_nothing_is_lost(
 
     monkeypatch.setattr(callback, "scored", full)
     one, (told,), store = watched(tmp_path, max_steps=1)
-    assert told.endswith("whose model is as trained: RuntimeError: out of memory")
+    assert told.endswith("the model is unharmed: RuntimeError: out of memory")
     assert one.state.global_step == 1 and len(store) == 0
 
 
@@ -433,7 +433,7 @@ def test_other_data_count_apart_and_that_is_said(tmp_path: Path) -> None:
     for seed in range(2):
         few = data(0, 40).filter(lambda row, most=50 - 22 * seed: sum(row["attention_mask"]) < most)
         _, (told,), store = watched(tmp_path, train=few, dev=few, seed=seed, max_steps=1)
-    assert "Other seeds of this recipe had other data, and count apart" in told
+    assert "Other seeds of this recipe had other data and count separately" in told
     assert "As you train" not in told and store.table()["max_length"].nunique() == 2
 
 

@@ -360,7 +360,7 @@ def test_a_study_at_the_paper_s_scale_takes_large_models_and_published_data(
     assert set(table["task"]) == {"rte"} and set(table["precision"]) == {"bf16"}
     assert stabkit("table", *asked).out == said.out
     cluster = ("--executor", "ray", "--address", "head:1", "--precision", "auto")
-    assert "name one: bf16" in stabkit("study", *asked, *cluster).err
+    assert "name a precision: bf16" in stabkit("study", *asked, *cluster).err
 
 
 def test_a_study_does_not_mix_hardware(

@@ -14,7 +14,7 @@ from published import publish
 from stabkit import exhibits, pages
 from stabkit.exhibits import EXHIBITS
 from stabkit.studies import RULES as PILOTS
-from stabkit.studies import STUDIES, TUNED
+from stabkit.studies import SMALL, STUDIES, TUNED
 from stabkit.three_sources import SOURCES
 
 BOOK = Path(__file__).parents[1] / "book"
@@ -47,6 +47,7 @@ def test_every_study_of_a_reported_run_serves_an_exhibit() -> None:
         "long-warmup",
         "warmup-half",
         *(f"best-{name}" for name in TUNED),
+        *(f"best-small-{name}" for name in SMALL),
         *of_real_text,
     }
 

@@ -349,6 +349,7 @@ OF_A_TABLE = (
     "ablation_grid",
     "arms",
     "barrier_line",
+    "barrier_lines",
     "failure_curves",
     "layer_swap",
     "score_against_loss",

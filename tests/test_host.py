@@ -106,7 +106,7 @@ def test_colab_gets_a_clone_of_the_repository_and_keeps_its_torch(bare: Bare) ->
     assert arguments[-2:] == ["--editable", f"{clone}[widgets]"]
     assert constraints == "torch==2.9.0+cu126\n"
     assert "this host's torch 2.9.0+cu126" in done.stdout
-    assert "Some GPU: mini by default, paper" in done.stdout
+    assert "Some GPU: mini scale by default; paper" in done.stdout
     assert "mount Google Drive" in done.stdout
 
 
@@ -115,7 +115,7 @@ def test_a_host_without_torch_gets_one(bare: Bare) -> None:
     assert done.returncode == 0, done.stderr
     assert bare.pip()[1] == ""
     assert "a torch of its own" in done.stdout
-    assert f"no GPU, {os.cpu_count()} cores: mini." in done.stdout
+    assert f"no GPU, {os.cpu_count()} cores: mini scale." in done.stdout
 
 
 def test_a_hub_uses_the_clone_it_has_and_keeps_runs_at_home(bare: Bare) -> None:
@@ -156,7 +156,7 @@ def test_a_kernel_that_loaded_what_pip_replaces_must_start_again(bare: Bare) -> 
     (bare.site / "pip" / "__main__.py").write_text(swap + PIP)
     done = bare.run("import plotly\n" + first_cell())
     assert done.returncode == 1
-    assert "plotly changed, which this kernel had loaded: restart it once" in done.stderr
+    assert "plotly, which this kernel had loaded: restart the kernel once" in done.stderr
     (bare.site / "pip" / "__main__.py").write_text(PIP)
     assert bare.run(first_cell()).returncode == 0
 

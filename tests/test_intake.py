@@ -33,13 +33,13 @@ def test_what_was_read_is_said(tmp_path: Path) -> None:
     (line,) = told(tmp_path, rows)
     assert line.endswith(
         "own.csv, a fifth of it held out (texts in text, labels in label): "
-        "32 to train on (no 8, yes 24), 8 to score on"
+        "32 training examples (no 8, yes 24), 8 dev examples"
     )
 
 
 def test_many_labels_are_counted_in_part(tmp_path: Path) -> None:
     rows = [(text, str(i % 12)) for i, text in enumerate(texts(60))]
-    assert "9 4 and 2 more), 12 to score on" in told(tmp_path, rows)[0]
+    assert "9 4 and 2 more), 12 dev examples" in told(tmp_path, rows)[0]
 
 
 def test_data_known_by_name_need_no_words() -> None:
@@ -48,10 +48,10 @@ def test_data_known_by_name_need_no_words() -> None:
 
 def test_examples_in_both_sets_are_counted(tmp_path: Path) -> None:
     _, doubt = told(tmp_path, [(text, str(i % 2)) for i, text in enumerate(texts(10) * 4)])
-    assert "8 of the 8 examples to score on are among those to train on" in doubt
+    assert "8 of the 8 dev examples are also training examples" in doubt
     rows = [(text, str(i % 2)) for i, text in enumerate(texts(20))]
     _, doubt = told(tmp_path, rows, dev_file=str(tmp_path / "own.csv"))
-    assert doubt.startswith("20 of the 20 examples to score on")
+    assert doubt.startswith("20 of the 20 dev examples")
 
 
 def test_texts_that_are_empty_cut_or_strange_are_told(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_texts_that_are_empty_cut_or_strange_are_told(tmp_path: Path) -> None:
     assert doubt.startswith("20 % of the tokens are unknown to ")
     strange = [(f"Akku{i} ging leer", str(i % 2)) for i in range(40)]
     (_, doubt) = told(tmp_path, strange, model="mini-bert")
-    assert doubt.endswith("to mini-bert; it knows generated English alone: name a model")
+    assert doubt.endswith("to mini-bert; it knows only generated English: choose another")
 
 
 def test_a_text_as_long_as_may_be_is_not_cut(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_flat_losses() -> None:
     found = mechanism.flat_loss(table)
     assert found.holds is False  # 50 % away, mean of the four with a finite loss
     assert found.number.value == pytest.approx(0.125)
-    assert found.reason.endswith("3 of 5 failed runs lie within")
+    assert found.reason.endswith("3 of 5 failed runs lie within 5 %")
     assert mechanism.flat_loss(table[5:]).holds is None
 
 

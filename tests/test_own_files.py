@@ -105,7 +105,7 @@ def test_labels_of_every_type(labels: list[Any], tmp_path: Path) -> None:
         ("a.json", b"[]", "cannot be read as json"),
         ("a.csv", "text,label\na,1\n\u00e9,0\n".encode("latin-1"), r"UTF-8 \(byte 0xe9 in line 3"),
         ("a.jsonl", '{"text": "a", "label": 1}'.encode("utf-16"), "not UTF-8"),
-        ("a.csv", b"text,label\na, b,1\nc, d,0\n", "more fields in its first row than names of"),
+        ("a.csv", b"text,label\na, b,1\nc, d,0\n", "more fields in its first row than column"),
         ("a.tsv", b"text\tlabel\na\tb\t1\nc\td\t0\n", "more fields in its first row"),
         ("a.csv", b"text,label\na,1\nb,c,0\n", r"as csv: .*Expected 2 fields in line 3"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"\n', "cannot be read as json"),

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from stabkit.errors import StabkitError
 from stabkit.figures import planes
-from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
+from stabkit.figures.planes import barrier_line, barrier_lines, surface_3d, surface_contours
 from stabkit.figures.style import CLEAR, PALETTE, html
 
 DRAWINGS = [surface_contours, surface_3d]
@@ -149,9 +149,9 @@ def test_a_table_that_is_no_plane_is_refused(draw: Any) -> None:
         draw(table().drop(columns="b"))
     with pytest.raises(StabkitError, match="no runs"):
         draw(table()[:0])
-    with pytest.raises(StabkitError, match="14 points of 5 values of a and 3 of b; expected every"):
+    with pytest.raises(StabkitError, match="14 points for 5 values of a and 3 of b; expected one"):
         draw(table()[1:])
-    with pytest.raises(StabkitError, match="5 points of 5 values of a and 1 of b"):
+    with pytest.raises(StabkitError, match="5 points for 5 values of a and 1 of b"):
         draw(table()[table()["b"] == 0])
     with pytest.raises(StabkitError, match=r"no gradient_norm .* surface\(..., gradient=True\)"):
         draw(table().assign(gradient_norm=np.nan), value="gradient_norm")
@@ -173,10 +173,34 @@ def test_a_line_shows_its_ends_and_the_higher_one_s_level() -> None:
     assert list(named(norms, "higher end").y) == [2.0, 2.0]
     assert norms.layout.yaxis.type == "log"
     assert norms.layout.xaxis.title.text == "a: one (0) to two (1)"
-    with pytest.raises(StabkitError, match="lacks an end; expected the points a = 0 and a = 1"):
+    with pytest.raises(StabkitError, match="lacks an end; it must have the points a = 0 and a = 1"):
         barrier_line(rows[rows["a"] != 1])
     with pytest.raises(StabkitError, match="no column loss"):
         barrier_line(rows[["a"]])
+
+
+def test_lines_of_several_pairs_have_a_colour_for_each_failed_run() -> None:
+    pairs = [(f, s) for f in ("seed 1", "seed 2") for s in ("seed 3", "seed 4")]
+    rows = [
+        LINE.assign(failed_run=f, successful_run=s, loss=LINE["loss"] + i)
+        for i, (f, s) in enumerate(pairs)
+    ]
+    table = pd.concat(rows).sample(frac=1, random_state=0).sort_values("failed_run", kind="stable")
+    figure = barrier_lines(table)
+    assert len(figure.data) == 4
+    drawn = {tuple(one.hovertemplate.split(",")[0].split(" to ")): one for one in figure.data}
+    assert {*drawn} == {*pairs}
+    for place, pair in enumerate(pairs):
+        assert list(drawn[pair].x) == [0, 0.5, 1]
+        assert list(drawn[pair].y) == pytest.approx(LINE["loss"] + place)
+    colours = {pair: one.line.color for pair, one in drawn.items()}
+    assert len({*colours.values()}) == 2
+    assert colours[pairs[0]] == colours[pairs[1]] != colours[pairs[2]]
+    assert sorted(one.name for one in figure.data if one.showlegend) == [
+        "from seed 1",
+        "from seed 2",
+    ]
+    assert "successful (1)" in figure.layout.xaxis.title.text
 
 
 def test_the_figures_are_of_the_house() -> None:

@@ -312,7 +312,7 @@ def test_runs_that_are_stored_elsewhere_end_the_sweep_with_the_reason(tmp_path: 
             there.put(fakes.quick(task.configs[0]))
             yield task, [sweeps.Outcome("stored")]
 
-    with pytest.raises(StoreError, match=r"1 of 1 runs are stored and not to be seen in .*here"):
+    with pytest.raises(StoreError, match=r"1 of 1 runs were stored but cannot be seen in .*here"):
         sweep(fakes.grid(3), here, run=fakes.quick, launcher=on_another_machine, progress=False)
     assert len(there) == 1
 

@@ -21,6 +21,7 @@ REFUSED = {  # studies without a counterpart, and why
     "wiki-table1": "follows from wiki-pilot",
     "shallow": "mini-bert-shallow stands for no model of the paper; those that do are mini-bert,",
     **{f"best-{name}": f"follows from rates-{name}" for name in studies.TUNED},
+    **{f"best-small-{name}": "follows from rates-devlin" for name in studies.SMALL},
 }
 
 

@@ -131,6 +131,10 @@ def test_small_data_runs_have_the_full_set_s_steps_or_its_epochs(task: str, step
     assert (few.train_size, few.steps(RECIPES[task].size)) == (1000, 189)
     assert (long.train_size, long.steps(RECIPES[task].size)) == (1000, steps)
     assert not full.bias_correction
+    named = next(name for name, one in studies.SMALL.items() if one == task)
+    gentle = study(f"best-small-{named}")
+    assert gentle.pilot == "rates-devlin"  # the same runs at the rate chosen for their recipe
+    assert gentle.build(1e-4) == study(f"small-{named}").build(1e-4)
 
 
 def test_the_gate_asks_every_task_on_pilot_seeds_with_correction() -> None:

@@ -61,13 +61,13 @@ def test_a_criterion_meets_its_like(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "rte",
             "Ours spreads less than Devlin (Levene)",
-            "holds against the second smallest variance, by the preprint this one: p < 0.001",
+            "holds against the second smallest variance (in the preprint, this one): p < 0.001",
         ),
         ("rte", "Ours spreads less than Lee (Levene)", "not reported"),
         (
             "cola",
             "Ours spreads less than Lee (Levene)",
-            "holds against the second smallest variance, by the preprint this one: p < 0.001",
+            "holds against the second smallest variance (in the preprint, this one): p < 0.001",
         ),
         ("cola", "Ours spreads less than Devlin (Levene)", "not reported"),
         ("rte", "no method fails less often than Ours", "shown in Fig. 1, not counted"),

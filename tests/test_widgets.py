@@ -182,22 +182,30 @@ def test_cells_that_are_the_same_runs_are_planned_once(make: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("rates", "abc", "&#x27;abc&#x27; is no learning rate"),
-        ("rates", "1e-4, -2", "&#x27;-2&#x27; is no learning rate"),
-        ("rates", "nan", "no learning rate"),
+        ("rates", "abc", "&#x27;abc&#x27; is not a learning rate"),
+        ("rates", "1e-4, -2", "&#x27;-2&#x27; is not a learning rate"),
+        ("rates", "nan", "not a learning rate"),
         ("rates", " , ", "no learning rate; expected one or more"),
-        ("rates", "1,5e-4", "&#x27;1&#x27; is no learning rate; expected numbers between 0 and 1"),
+        (
+            "rates",
+            "1,5e-4",
+            "&#x27;1&#x27; is not a learning rate; expected numbers between 0 and 1",
+        ),
         (
             "seeds",
             "0",
-            "&#x27;0&#x27; is no number of seeds; expected a whole number from 1 to 1,000",
+            "&#x27;0&#x27; is not a valid number of seeds; expected a whole number from 1 to 1,000",
         ),
-        ("seeds", "1001", "&#x27;1001&#x27; is no number of seeds"),
-        ("seeds", "9" * 5000, "no number of seeds"),
-        ("length", "10000001", "no number of steps; expected a whole number from 1 to 10,000,000"),
-        ("seeds", "2.5", "no number of seeds"),
-        ("length", "-3", "&#x27;-3&#x27; is no number of steps"),
-        ("processes", "none", "no number of runs at a time"),
+        ("seeds", "1001", "&#x27;1001&#x27; is not a valid number of seeds"),
+        ("seeds", "9" * 5000, "not a valid number of seeds"),
+        (
+            "length",
+            "10000001",
+            "not a valid number of steps; expected a whole number from 1 to 10,000,000",
+        ),
+        ("seeds", "2.5", "not a valid number of seeds"),
+        ("length", "-3", "&#x27;-3&#x27; is not a valid number of steps"),
+        ("processes", "none", "not a valid number of runs at a time"),
         ("methods", (), "no method; choose one or more"),
         ("model", "mini-brt", "unknown shipped model"),
         ("model", "./nowhere", "no folder nowhere"),
@@ -326,7 +334,7 @@ def test_without_published_runs_that_can_be_read_it_goes_on(make: Any, tmp_path:
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "runs.parquet").write_text("no parquet")
     panel = make()
-    assert "Going on without the published runs" in panel.notice.value
+    assert "Continuing without the published runs" in panel.notice.value
     assert known(panel).plan is not None and not panel.run.disabled
 
 
@@ -493,7 +501,7 @@ def test_a_speed_is_that_of_one_step_and_one_example(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Lost("its process was killed"), "nothing was measured, since its process was killed"),
+        (Lost("its process was killed"), "nothing was measured, because its process was killed"),
         ("max_length is 4096", "^max_length is 4096$"),
     ],
 )

@@ -215,7 +215,7 @@ def enter(browser: Any, label: str, text: str) -> None:
 def test_two_seeds_are_trained_and_drawn(page: Any) -> None:
     assert says(page, "2 settings x 2 seeds = 4 runs")
     enter(page, "Learning rates", "abc")
-    wait(page, lambda b: says(b, "'abc' is no learning rate"))
+    wait(page, lambda b: says(b, "'abc' is not a learning rate"))
     enter(page, "Learning rates", "1e-4")
     page.find_element("xpath", "//option[text()='on']").click()  # typed keys are shortcuts to some
     wait(page, lambda b: says(b, "1 setting x 2 seeds = 2 runs"))

@@ -29,8 +29,8 @@ NAMES = {
 }
 ALT = (
     "A failed run on the left and a successful one on the right: training loss above, below it the "
-    "gradient norm of every layer on a logarithmic scale, and last the norms of both runs by layer "
-    "at the chosen step."
+    "gradient norm of every layer on a logarithmic scale, and at the bottom both runs' norms by "
+    "layer at the chosen step."
 )
 
 
@@ -103,7 +103,7 @@ def _weights(runs: list[dict[str, Any]]) -> list[str]:
     shared = [name for name in runs[0]["norms"] if all(name in run["norms"] for run in runs)]
     if not shared:
         raise StabkitError(
-            "the runs' gradients have no weight of a layer in common; take runs of one model whose "
+            "the runs' gradient histories share no weight of a layer; use runs of one model whose "
             "histories are kept whole (stabkit.selection.exhibited)"
         )
     return shared
@@ -115,7 +115,9 @@ def _kinds(runs: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     for place, run in enumerate(runs):
         kinds[run["kind"]].append((run["name"], place))
     if missing := [kind for kind, options in kinds.items() if not options]:
-        raise StabkitError(f"no {missing[0]} run among them; give at least one of each kind")
+        raise StabkitError(
+            f"no {missing[0]} run in the table; give at least one failed and one successful run"
+        )
     return kinds
 
 
@@ -123,6 +125,8 @@ def _tints(runs: list[dict[str, Any]]) -> list[str]:
     """Return a colour for each layer, from the bottom up."""
     layers = {len(norms) for run in runs for norms in run["norms"].values()}
     if len(layers) > 1:
-        raise StabkitError(f"runs of models with {sorted(layers)} layers; give runs of one model")
+        raise StabkitError(
+            f"the runs are of models with {sorted(layers)} layers; give runs of one model"
+        )
     colours: list[str] = sample_colorscale(DEPTH, list(np.linspace(0, 1, layers.pop())))
     return colours

@@ -148,7 +148,7 @@ class Explorer:
         return (
             f'<figure class="stabkit-explorer" id="{name}" data-kind="{self.kind}" '
             f'aria-label="{alt}">'
-            "<noscript><p>This figure computes in the page, for which it needs JavaScript. "
+            "<noscript><p>This figure is computed in the page and needs JavaScript. "
             f"{alt}</p></noscript>"
             f'<form class="stabkit-controls" hidden>{controls}</form>'
             f'<div class="stabkit-panels">{"".join(plots)}</div>'

@@ -17,8 +17,8 @@ EPOCHS = (3, 10, 20)
 AXES = ("learning_rate", "bias_correction")
 ALT = (
     "Left, a grid of learning rates without and with bias correction: how many runs learn nothing, "
-    "and the mean score. Right, over the steps of a run at the chosen rate, the rate that is set "
-    "and the one that a missing correction makes of it."
+    "and the mean score. Right, the learning rate over the steps of a run at the chosen rate, as "
+    "set and as it is in effect when the correction is missing."
 )
 
 

@@ -38,7 +38,7 @@ OTHERS = [name for name in SETTINGS if name not in (*AXES, *SEEDS, *LOCATIONS)]
 STATISTICS = (("standard deviation", "std"), ("share that fails", "failed"), ("mean", "mean"))
 ALT = (
     "Left, the dev score of every run of the chosen cell as a point, failed runs as crosses, and "
-    "beside them some drawn anew; right, how a statistic spreads over 1,000 such draws."
+    "beside them a sample drawn from them; right, how a statistic varies over 1,000 such draws."
 )
 
 
@@ -159,7 +159,7 @@ def _rivals(cells: list[dict[str, Any]]) -> list[tuple[str, str]]:
     recipes = [name for name in _recipes({cell["recipe"] for cell in cells}) if name != ANOTHER]
     found = [("nothing", ""), *((name, name) for name in recipes)]
     if len({cell["bias_correction"] for cell in cells}) > 1:
-        found.append(("the same, correction switched", SWITCHED))
+        found.append(("the same, with correction switched", SWITCHED))
     return found
 
 

@@ -45,7 +45,7 @@ def surface(
     found = [_plane(plane, values, trajectories) for _, plane in planes.groupby("key", sort=False)]
     places = {tuple(plane["places"]) for plane in found}
     if len(places) > 1:
-        raise StabkitError("the planes lie on several grids; give planes of one grid")
+        raise StabkitError("the planes lie on several grids; give planes on one grid")
     return Explorer(
         kind="surface",
         data={"planes": found, "values": values, "titles": TITLES, "paths": PATHS, "step": STEP},

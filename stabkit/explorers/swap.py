@@ -14,8 +14,8 @@ from stabkit.tables import only, require
 
 TINTS = {"pre-trained": colour("pre-trained"), "fine-tuned": OTHERS[1]}  # as on the planes
 ALT = (
-    "Left, perplexity against the number of top layers given back, a line per run, failed ones "
-    "dotted, with a mark at the chosen number; right, which layers are pre-trained then and which "
+    "Left, perplexity against the number of top layers given back, one line per run, failed runs "
+    "dotted, with a mark at the chosen number; right, which layers are then pre-trained and which "
     "fine-tuned."
 )
 

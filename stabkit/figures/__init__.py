@@ -9,7 +9,7 @@ from stabkit.figures.ablation import (
 from stabkit.figures.dynamics import correction_factor, gradient_norms, training_curves
 from stabkit.figures.generalisation import dev_over_training, score_against_loss
 from stabkit.figures.layers import gradient_map, layer_swap
-from stabkit.figures.planes import barrier_line, surface_3d, surface_contours
+from stabkit.figures.planes import barrier_line, barrier_lines, surface_3d, surface_contours
 from stabkit.figures.scores import failure_curves, seed_scores, summary_table
 from stabkit.figures.style import PALETTE, Exhibit, caption, html, show
 from stabkit.figures.values import values
@@ -21,6 +21,7 @@ __all__ = [
     "ablation_grid",
     "arms",
     "barrier_line",
+    "barrier_lines",
     "caption",
     "correction_factor",
     "dev_over_training",

@@ -32,7 +32,9 @@ def training_curves(
     """
     require(table, ("key", "seed", "failed"))
     if unknown := [key for key in histories if key not in set(table["key"])]:
-        raise StabkitError(f"the table has no run {', '.join(unknown)}; take both from one store")
+        raise StabkitError(
+            f"the table has no run {', '.join(unknown)}; take table and histories from one store"
+        )
     runs = table[table["key"].isin(list(histories))].set_index("key")
     only(runs, "task", "label_entropy")
     figure, shown = go.Figure(), set()

@@ -37,7 +37,9 @@ def dev_over_training(table: pd.DataFrame, histories: Mapping[str, pd.DataFrame]
     """
     require(table, ("key", "seed", "epochs", "steps", "metric", *SIGNS))
     if unknown := [key for key in histories if key not in set(table["key"])]:
-        raise StabkitError(f"the table has no run {', '.join(unknown)}; take both from one store")
+        raise StabkitError(
+            f"the table has no run {', '.join(unknown)}; take table and histories from one store"
+        )
     runs = table[table["key"].isin(list(histories)) & ~learned_nothing(table)]
     runs = runs.sort_values("seed").head(FEW)
     only(runs, "model", "task", "metric", "epochs", "steps", "learning_rate", "bias_correction")

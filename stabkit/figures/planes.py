@@ -67,8 +67,8 @@ def _mesh(table: pd.DataFrame, value: str, log: bool) -> Mesh:
     sheet = points.pivot(index="b", columns="a", values=value)
     if sheet.size != len(points) or min(sheet.shape) < 2:
         raise StabkitError(
-            f"{len(points)} points of {sheet.shape[1]} values of a and {sheet.shape[0]} of b; "
-            "expected every pair of them, as surface() gives them on a grid()"
+            f"{len(points)} points for {sheet.shape[1]} values of a and {sheet.shape[0]} of b; "
+            "expected one for every pair, as surface() gives on a grid()"
         )
     values = sheet.to_numpy(dtype=float)
     shown = np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
@@ -247,7 +247,7 @@ def barrier_line(
     rows = table.sort_values("a")
     a, values = (rows[name].to_numpy(dtype=float) for name in ("a", value))
     if not {0.0, 1.0} <= set(a):
-        raise StabkitError("the line lacks an end; expected the points a = 0 and a = 1 in it")
+        raise StabkitError("the line lacks an end; it must have the points a = 0 and a = 1")
     ends = [values[a == end][0] for end in (0, 1)]
     figure = go.Figure(reference((a[0], a[-1]), [max(ends)] * 2, "higher end"))
     figure.add_trace(_profile(a, values, value))
@@ -255,6 +255,32 @@ def barrier_line(
         figure.add_scatter(x=[place], y=[height], **_mark(name, place + 1))
     figure.update_xaxes(title_text=f"a: {names[0]} (0) to {names[1]} (1)")
     figure.update_yaxes(title_text=TITLES[value], type="log" if log else "linear")
+    return figure.update_layout(template="stabkit", height=400)
+
+
+def barrier_lines(table: pd.DataFrame, value: Value = "loss") -> go.Figure:
+    """Draw ``value`` along the lines of several pairs of runs, failed (a = 0) to successful (1).
+
+    ``table`` is that of the analysis "lines"; failed_run and successful_run are shown as they are.
+    One colour for each failed run. Raises StabkitError for a table without these columns or rows.
+    """
+    require(table, ("failed_run", "successful_run", "a", value))
+    figure, tints = go.Figure(), {run: i for i, run in enumerate(table["failed_run"].unique())}
+    for (failed, successful), rows in table.groupby(["failed_run", "successful_run"], sort=False):
+        line = rows.sort_values("a")
+        trace = _profile(line["a"].to_numpy(float), line[value].to_numpy(float), value)
+        first = failed not in [one.legendgroup for one in figure.data]
+        figure.add_trace(
+            trace.update(
+                name=f"from {failed}",
+                legendgroup=str(failed),
+                showlegend=first,
+                line={"color": colour("", tints[failed]), "width": 1.5},
+                hovertemplate=f"{failed} to {successful}, a %{{x:.2f}}: %{{y:.3g}}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title_text=f"a: {NAMES[1]} (0) to {NAMES[2]} (1)")
+    figure.update_yaxes(title_text=TITLES[value])
     return figure.update_layout(template="stabkit", height=400)
 
 

@@ -22,7 +22,7 @@ GOLDEN = 0.6180339887498949  # its multiples, modulo 1, spread evenly for any nu
 METRICS = {
     "accuracy": "dev accuracy (%)",
     "f1": "dev F1 (%)",
-    "accuracy_f1": "dev mean of accuracy, F1 (%)",
+    "accuracy_f1": "mean of dev accuracy and F1 (%)",
     "mcc": "100 times dev MCC",
 }
 ARMS = ((True, "with bias correction", "Ours", "solid"), (False, "without", "Devlin", "dash"))

@@ -28,9 +28,9 @@ __all__ = ["diagnosed", "explored", "study_panel"]
 
 FACTORS = (0.5, 1.0, 1.5)  # of the reference rate, as in the paper's ablation
 WITHOUT_KERNEL = (
-    "**In a notebook the panel stands here.** It trains models, so it needs a kernel, which a "
-    "published page does not have. To get one, open this page as a notebook: with the buttons at "
-    "its top, or on your own machine with `pip install -e '.[book]' jupyterlab` and "
+    "**In a notebook, the panel appears here.** It trains models, so it needs a kernel, which a "
+    "published page does not have. To get one, open this page as a notebook, with the buttons at "
+    "its top or, on your own machine, with `pip install -e '.[book]' jupyterlab` and "
     "`jupyter lab book/your_runs.ipynb` in a copy of the repository."
 )
 _panels: weakref.WeakSet[Any] = weakref.WeakSet()

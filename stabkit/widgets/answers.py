@@ -14,7 +14,7 @@ from stabkit.presets import is_organism
 if TYPE_CHECKING:
     from stabkit.widgets.panel import StudyPanel
 
-WITHOUT_KERNEL = "*In a notebook, this is answered from the runs of the panel above.*"
+WITHOUT_KERNEL = "*In a notebook, the answer appears here, from the runs of the panel above.*"
 NONE_YET = "*No runs yet: press Run in the panel above, then run this cell again.*"
 
 

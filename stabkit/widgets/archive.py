@@ -36,7 +36,7 @@ class Archive:
                     raise
                 self.store = Store(self.store.path)
                 self.keys = self.store.keys()
-                problems = [f"Going on without the published runs: {problem}"]
+                problems = [f"Continuing without the published runs: {problem}"]
         return problems + [str(warning.message) for warning in caught]
 
     def table(self, plan: Plan) -> pd.DataFrame:

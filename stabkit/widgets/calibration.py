@@ -74,7 +74,7 @@ def calibrate(
     for config, found in spread(deque(paces), measure, lambda _: None, stop, processes=1):
         if isinstance(found, Lost):
             raise StabkitError(
-                f"nothing was measured, since {found.how}; choose a smaller model, batch_size or "
+                f"nothing was measured, because {found.how}; choose a smaller model, batch_size or "
                 "max_length if memory ran out"
             )
         if isinstance(found, str):

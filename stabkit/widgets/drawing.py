@@ -107,5 +107,5 @@ class Stage(ipywidgets.VBox):  # type: ignore[misc]
 
 def _html(text: str) -> dict[str, Any]:
     """Return an output that a page shows as HTML and in which it runs scripts."""
-    data = {"text/html": text, "text/plain": "a figure of plotly"}
+    data = {"text/html": text, "text/plain": "a plotly figure"}
     return {"output_type": "display_data", "data": data, "metadata": {}}

@@ -99,7 +99,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
             "corrections": Field(_dropdown("Bias correction", CORRECTIONS), CORRECTIONS.get),
             "rates": Field(_text("Learning rates", worded), lambda t: numbers(t, "learning rate")),
             "length": Field(
-                _text(unit.capitalize(), max_steps or "", "as many as the method has"),
+                _text(unit.capitalize(), max_steps or "", "leave empty for the method's own"),
                 lambda text: {length: count(text, unit)} if text.strip() else {},
             ),
             "precision": Field(_dropdown("Precision", PRECISIONS, precision), _native),
@@ -112,7 +112,7 @@ class Form(ipywidgets.VBox):  # type: ignore[misc]
             ),
         }
         groups = {
-            "What is trained on what": ("model", "task"),
+            "What to train": ("model", "task"),
             "How": ("methods", "corrections", "rates", "length", "precision"),
             "How often": ("seeds", "processes", "at_once"),
         }

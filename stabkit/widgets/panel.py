@@ -31,12 +31,12 @@ from stabkit.widgets.form import Form, heading
 from stabkit.widgets.plan import Plan, Subject, fetched
 
 AT_ONCE = (
-    "Trained as one batched model: quicker on a GPU that one small model does not fill. The "
-    "estimate is for one after the other, and no analysis can make their weights again."
+    "Trained as one batched model: faster on a GPU that one small model does not fill. The time "
+    "estimate assumes one seed after the other, and no analysis can recreate the runs' weights."
 )
 NO_GPU = (
-    "No GPU here, and on a processor a large model trains for hours: on Colab choose a runtime "
-    "with a GPU, or take a mini model."
+    "No GPU here, and a large model trains for hours on a processor: on Colab, choose a runtime "
+    "with a GPU, or use a mini model."
 )
 
 
@@ -57,9 +57,9 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
         self._choice: dict[str, Any] | None = None  # what the controls say, if it can be done
         self.plan: Plan | None = None  # what that means, as far as model and task are here
         self.cost, self.status, self.notice, self.marks = (ipywidgets.HTML() for _ in range(4))
-        self.measure = _button("Measure", "Do a few real steps, to know how long the runs take")
+        self.measure = _button("Measure", "Time a few real steps to estimate how long runs take")
         self.run = _button("Run", "Train the runs that are not stored yet")
-        self.stop = _button("Stop", "End the runs in training; finished ones are kept")
+        self.stop = _button("Stop", "Stop the runs in training; finished runs are kept")
         self.stage = Stage()
         parts = [
             *(form, heading("What it costs"), self.cost),
@@ -151,7 +151,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self.cost.value = views.cost(plan, pending, minutes, device(), self.archive.store.path)
         else:
             fetch = "Press Measure: the model or the data may have to be fetched first."
-            self.cost.value = views.hint(fetch if choice else "Mend what is marked in red.")
+            self.cost.value = views.hint(fetch if choice else "Correct the entries marked in red.")
         ready = self._ready()
         self.measure.disabled = self.busy or not choice or ready
         self.run.disabled = self.busy or not ready or not pending
@@ -194,13 +194,13 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
         try:
             said = job()
         except SweepError as error:
-            said, details = "Ended.", "\n".join(error.problems.values())
+            said, details = "Ended with errors.", "\n".join(error.problems.values())
             self._say(_trouble(error), details)
         except StabkitError as problem:
-            said = "Ended."
+            said = "Stopped by an error."
             self._say(problem)
         except Exception as problem:
-            said = "Ended by an error of stabkit's own; finished runs are kept."
+            said = "Stopped by an error in stabkit itself; finished runs are kept."
             self._say(f"{type(problem).__name__}: {problem}", traceback.format_exc())
         self.busy = False
         self._tell(said)
@@ -215,7 +215,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
             self._fetched[names] = Subject.load(*names, **self._fields)
             plan = self._planned(self._fetched[names], **choice)
         missing = [pace for pace in plan.paces() if pace not in self._speeds]
-        self._tell(f"Measuring: a few real steps, {views.plural(len(missing), 'kind')} of run ...")
+        self._tell(f"Measuring a few real steps of {views.plural(len(missing), 'kind')} of run ...")
         for pace, speed in calibrate(missing, self._stopping):
             self._speeds[pace] = speed
         if self._stopping.is_set():
@@ -267,4 +267,4 @@ def _trouble(error: SweepError) -> str:
     if not error.problems:
         return str(error)
     ended = views.plural(len(error.problems), "run")
-    return f"{ended} ended in an error; the others are kept, and Run tries these again."
+    return f"{ended} ended in an error; the others are kept. Press Run to try these again."

@@ -51,7 +51,7 @@ def numbers(text: str, what: str) -> tuple[float, ...]:
             value = math.nan
         if not 0 < value < 1:
             raise ConfigError(
-                f"{word!r} is no {what}; expected numbers between 0 and 1, such as 1e-4, 2e-4"
+                f"{word!r} is not a {what}; expected numbers between 0 and 1, such as 1e-4, 2e-4"
             )
         found.append(value)
     if not found:
@@ -71,7 +71,7 @@ def count(text: str, what: str) -> int:
     word, most = text.strip(), MOST[what]
     if not (word.isascii() and word.isdecimal() and len(word) < 10 and 0 < int(word) <= most):
         raise ConfigError(
-            f"{word!r} is no number of {what}; expected a whole number from 1 to {most:,}"
+            f"{word!r} is not a valid number of {what}; expected a whole number from 1 to {most:,}"
         )
     return int(word)
 

@@ -19,12 +19,12 @@ from stabkit.widgets.plan import Plan
 MARKS = {
     "waiting": ("·", "not done yet"),
     "started": ("▸", "in training"),
-    "claimed": ("…", "another process is at it"),
+    "claimed": ("…", "another process is training it"),
     "raised": ("!", "ended in an error"),
     "lost": ("!", "its process was lost"),
     "refused": ("!", "could not be stored"),
     "successful": ("○", "successful"),
-    "nothing": ("○", "not failed, but nothing learned"),
+    "nothing": ("○", "not failed, but learned nothing"),
     "failed": ("\u00d7", "failed"),  # a cross, as in the figures
 }
 LOOK = f"""<style>
@@ -89,7 +89,7 @@ def minutes(pending: int, seconds: float | None, processes: int) -> str:
     if not pending:
         return "none: every run is stored already"
     if seconds is None:
-        return "not known yet; Measure does a few real steps to find out"
+        return "not known yet; press Measure to time a few real steps"
     at_a_time = min(processes, pending)
     return f"{duration(seconds / at_a_time)}, {plural(at_a_time, 'run')} at a time"
 
@@ -115,7 +115,7 @@ def cost(plan: Plan, pending: list[RunConfig], takes: str, place: str, folder: P
     each = plural(max(len(cell.configs) for cell in plan.cells), "seed")
     rows = {
         "Runs": f"{plural(len(plan.cells), 'setting')} x {each} = {plural(total, 'run')}",
-        "Stored already": f"{total - len(pending):,} of {total:,}; they are not done again",
+        "Stored already": f"{total - len(pending):,} of {total:,}; stored runs are not repeated",
         "To do": f"{plural(len(pending), 'run')}, {plural(plan.steps(pending), 'step')}",
         "Time": takes,
         "Device": place,
