@@ -163,7 +163,7 @@ def studies() -> None:
     from stabkit.studies import STUDIES
 
     for study in STUDIES.values():
-        print(f"{study.name:<13} {len(study.build(1.0)):>4} runs  {study.purpose}")
+        print(f"{study.name:<16} {len(study.build(1.0)):>4} runs  {study.purpose}")
 
 
 def open_store(store: str, results: Path | None) -> Store:
