@@ -29,8 +29,8 @@ NAMES = {
 }
 ALT = (
     "A failed run on the left and a successful one on the right: training loss above, below it the "
-    "gradient norm of every layer on a logarithmic scale, and at the bottom both runs' norms by "
-    "layer at the chosen step."
+    "gradient norm of every layer on a logarithmic scale, and at the bottom the norms of both "
+    "runs by layer at the chosen step."
 )
 
 
