@@ -82,6 +82,14 @@ def heights(line: pd.DataFrame, value: str = "loss") -> tuple[float, float]:
     return float(values[inside].max()), float(values[ends].max())
 
 
+def beside(lines: pd.DataFrame, plane: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines between runs of a plane's model and task, none of an empty table."""
+    if lines.empty:
+        return lines
+    require(lines, ("model", "task"))
+    return lines[(lines[["model", "task"]] == plane[["model", "task"]].iloc[0]).all(axis=1)]
+
+
 def rises(lines: pd.DataFrame, value: str = "loss") -> pd.Series:
     """Return how far ``value`` rises above the higher end of each line, as a share of that.
 

@@ -18,10 +18,12 @@ from stabkit.paper import TASKS, complete, paper_task, table_1_verdict
 from stabkit.presets import FAMILIES
 from stabkit.schedule import correction_factor
 from stabkit.stats import Estimate
+from stabkit.studies import SMALL
 from stabkit.tables import by_accuracy, learned_nothing
 
 TABLE_1 = "table1-rte", "table1-mrpc", "table1-cola"
 SHORT = "table1-rte", "controls-rte", "figure5"  # hold the 3-epoch runs on the RTE-like task
+SMALL_DATA = tuple(f"small-{name}" for name in SMALL)
 USUAL = "epochs == 3 and mixout == 0 and multiplier == 'none' and warmup == 0.1"
 STEPS = 10_000  # of Fig. 6, by which the factor has reached 1
 
@@ -114,7 +116,7 @@ def _gradients() -> list[Finding]:
 
 
 def _small_data(read: Reading = _any_sign) -> list[Finding]:
-    runs = _read(read, "small-cola", "small-mrpc", "small-qnli")
+    runs = _read(read, *SMALL_DATA)
     return [agreement.figure_3(task) for task in _each(runs, "task")]
 
 
@@ -150,14 +152,11 @@ def _depth(read: Reading = _any_sign) -> list[Finding]:
 
 
 def _planes() -> list[Finding]:
-    found: list[Finding] = []
-    lines = {
-        _where(pairs): pairs
-        for pairs in _each(pages.shelf("loss-lines", "failed_run"), "model", "task")
-    }
-    for plane in _each(pages.shelf("loss-surfaces", "failed_run"), "model", "task", "key"):
-        where = _where(plane)
-        found += barriers.surface(barriers.between(plane), where, lines.get(where))
+    planes, lines = (pages.shelf(kind, "failed_run") for kind in ("loss-surfaces", "loss-lines"))
+    found = []
+    for plane in _each(planes, "model", "task", "key"):
+        others = barriers.beside(lines, plane)
+        found += barriers.surface(barriers.between(plane), _where(plane), others)
     return found
 
 
@@ -220,7 +219,7 @@ EXHIBITS = (
         "fewer examples, fewer steps",
         "042_small_data",
         "fig-3-three-settings",
-        ("small-cola", "small-mrpc", "small-qnli"),
+        SMALL_DATA,
         _small_data,
     ),
     Exhibit(

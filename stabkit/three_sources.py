@@ -74,11 +74,15 @@ class Source:
         for (model, task), rows in _each(swaps, "model", "task"):
             if model == self.model:
                 found |= _by_key("Fig. 2", task, mechanism.layer_swap(rows))
-        planes = pages.shelf("loss-surfaces", "failed_run", real=self.real)
+        planes, lines = (
+            pages.shelf(kind, "failed_run", real=self.real)
+            for kind in ("loss-surfaces", "loss-lines")
+        )
         for (model, task), plane in _each(planes, "model", "task"):
             if model == self.model:
                 one = plane[plane["key"] == plane["key"].iloc[0]]
-                for finding in barriers.surface(barriers.between(one), task):
+                others = barriers.beside(lines, one)
+                for finding in barriers.surface(barriers.between(one), task, others):
                     found |= _by_key(finding.exhibit.split(",")[0], task, [finding])
         return found
 

@@ -72,6 +72,14 @@ def test_lines_between_further_pairs_say_how_clear_the_verdict_is() -> None:
     assert barriers.rises(lines(math.nan, 1.2)).to_dict() == pytest.approx({("f1", "s0"): 0.2})
 
 
+def test_lines_stand_beside_planes_of_their_model_and_task() -> None:
+    plane = pd.DataFrame({"model": ["m"] * 2, "task": ["t"] * 2})
+    table = pd.concat([lines(1.2).assign(model=m, task=t) for m in "mn" for t in "tu"])
+    found = barriers.beside(table, plane)
+    assert len(found) == 3 and set(found["model"]) == {"m"} and set(found["task"]) == {"t"}
+    assert barriers.beside(pd.DataFrame({"key": []}), plane).empty
+
+
 def test_a_barrier_rises_above_both_ends() -> None:
     table = pd.DataFrame({"a": [-0.5, 0, 0.25, 0.75, 1, 2], "loss": [9, 0.7, 1.5, 0.1, 0.9, 9]})
     assert barrier(table) == pytest.approx(0.6)

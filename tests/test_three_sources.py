@@ -109,7 +109,8 @@ def test_the_verdict_counts_what_carries_over() -> None:
 def test_of_several_pairs_of_runs_the_first_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = (inside.plane(height).assign(key=key) for key, height in (("a", 0.4), ("b", -0.5)))
     planes = pd.concat(pairs).assign(model="mini-bert", task="mini-rte")
-    found = {"layer-swaps": pd.DataFrame(), "loss-surfaces": planes}
+    found = dict.fromkeys(("layer-swaps", "loss-lines"), pd.DataFrame())
+    found["loss-surfaces"] = planes
     monkeypatch.setattr(pages, "shelf", lambda name, *_by, **_kind: found[name])
     judged = SOURCES[1]._of_weights()
     assert judged["Fig. 7", "rte", "a maximum of the loss above both ends of the line"].holds

@@ -30,7 +30,6 @@ FINISHED = f"assert panel.wait({PATIENCE}); print(panel.status.value)"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # pipes of the killed kernel
 ]
 
 

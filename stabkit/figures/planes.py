@@ -265,20 +265,19 @@ def barrier_lines(table: pd.DataFrame, value: Value = "loss") -> go.Figure:
     One colour for each failed run. Raises StabkitError for a table without these columns or rows.
     """
     require(table, ("failed_run", "successful_run", "a", value))
-    figure, tints = go.Figure(), {run: i for i, run in enumerate(table["failed_run"].unique())}
-    for (failed, successful), rows in table.groupby(["failed_run", "successful_run"], sort=False):
-        line = rows.sort_values("a")
-        trace = _profile(line["a"].to_numpy(float), line[value].to_numpy(float), value)
-        first = failed not in [one.legendgroup for one in figure.data]
-        figure.add_trace(
+    figure = go.Figure()
+    for place, (failed, ways) in enumerate(table.groupby("failed_run", sort=False)):
+        for number, (successful, rows) in enumerate(ways.groupby("successful_run", sort=False)):
+            line = rows.sort_values("a")
+            trace = _profile(line["a"].to_numpy(float), line[value].to_numpy(float), value)
             trace.update(
                 name=f"from {failed}",
                 legendgroup=str(failed),
-                showlegend=first,
-                line={"color": colour("", tints[failed]), "width": 1.5},
+                showlegend=number == 0,
+                line={"color": colour("", place), "width": 1.5},
                 hovertemplate=f"{failed} to {successful}, a %{{x:.2f}}: %{{y:.3g}}<extra></extra>",
             )
-        )
+            figure.add_trace(trace)
     figure.update_xaxes(title_text=f"a: {NAMES[1]} (0) to {NAMES[2]} (1)")
     figure.update_yaxes(title_text=TITLES[value])
     return figure.update_layout(template="stabkit", height=400)
