@@ -93,7 +93,9 @@ class RunConfig:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, self.seed)
         for name, kinds in _KINDS.items():
-            object.__setattr__(self, name, _typed(name, getattr(self, name), kinds))
+            value = getattr(self, name)
+            if type(value) is not _EXACT[name]:  # most are, and studies make many configurations
+                object.__setattr__(self, name, _typed(name, value, kinds))
         _check_ranges(self)
         _check_contradictions(self)
 
@@ -139,6 +141,10 @@ class RunConfig:
 
 
 _KINDS = {field.name: str(field.type) for field in dataclasses.fields(RunConfig)}
+_EXACT = {  # the types that need no further look: not floats, which must be finite, nor tuples
+    name: {"int": int, "bool": bool, "float": None, "tuple[str, ...]": None}.get(kind, str)
+    for name, kind in ((name, kinds.split(" | ")[0]) for name, kinds in _KINDS.items())
+}
 _POSITIVE = ("batch_size", "max_length", "learning_rate", "eps", "init_std")
 _OPTIONAL_POSITIVE = ("epochs", "max_steps", "train_size", "clip_norm")
 _SHARES = ("warmup", "mixout")

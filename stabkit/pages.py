@@ -27,7 +27,7 @@ from stabkit.places import RUNS_FILE, has_runs, results_folder
 from stabkit.presets import is_organism
 from stabkit.shelf import Shelf
 from stabkit.store import Store
-from stabkit.studies import GLUE, PILOT_STUDY, study
+from stabkit.studies import GLUE, PILOT_STUDY, Study, study
 
 PLACES = {task: place for place, task in enumerate((*RECIPES, *GLUE))}
 UNKNOWN = 1.0  # in place of a reference rate; no run is made at it
@@ -68,7 +68,7 @@ def _table(_folder: Path, _changed: int | None) -> pd.DataFrame:
 @lru_cache
 def _rate(pilot: str, _folder: Path, _changed: int | None) -> float | None:
     try:
-        return selection.reference_rate(published(), pilot)
+        return selection.rate_from(everything(), pilot)
     except StabkitError:
         return None
 
@@ -87,10 +87,15 @@ def by_study(*studies: str) -> dict[str, pd.DataFrame]:
     return selection.by_grid(everything(), _grids(studies))
 
 
-def _grids(studies: Iterable[str]) -> dict[str, list[RunConfig]]:
+def _grids(studies: Iterable[str]) -> dict[str, tuple[RunConfig, ...]]:
     found = [study(name) for name in studies]
     rates = {pilot: rate(pilot) for pilot in {one.pilot for one in found if one.needs_rate}}
-    return {one.name: one.build(rates.get(one.pilot) or UNKNOWN) for one in found}
+    return {one.name: _built(one, rates.get(one.pilot) or UNKNOWN) for one in found}
+
+
+@lru_cache
+def _built(study: Study, rate: float) -> tuple[RunConfig, ...]:
+    return tuple(study.build(rate))
 
 
 def runs_of(configs: Iterable[RunConfig]) -> pd.DataFrame:

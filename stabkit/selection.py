@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from stabkit.config import LOCATIONS, RunConfig
 from stabkit.errors import ConfigError, StabkitError
 from stabkit.presets import is_mini, preset
 from stabkit.store import Store
-from stabkit.tables import learned_nothing, only
+from stabkit.tables import learned_nothing, only, require
 
 SHOWN = 3  # runs of a kind, as in Fig. 2 and 4
 DIGESTS = ("weights", "tokenizer", "data")
+IDENTITY = tuple(f.name for f in fields(RunConfig) if f.name not in DIGESTS)
 SEEDS = ("seed", "head_seed", "order_seed", "dropout_seed")
+Cells = tuple[Hashable, ...]
 PLAIN = {"mixout": 0.0, "multiplier": "none"}  # a recipe of AdamW alone
 
 
@@ -47,21 +50,25 @@ def by_grid(
     asked = {(config.model, config.task) for configs in grids.values() for config in configs}
     pairs = zip(runs["model"], runs["task"], strict=True)
     runs = runs[np.array([pair in asked for pair in pairs], dtype=bool)]  # most are others'
-    rows = [_undigested(RunConfig.from_row(row)) for row in runs.to_dict("records")]
+    rows = _cells(runs, IDENTITY)
     return {name: _in_order(runs, rows, configs) for name, configs in grids.items()}
 
 
 def _in_order(
-    runs: pd.DataFrame, rows: Sequence[RunConfig], configs: Iterable[RunConfig]
+    runs: pd.DataFrame, rows: Sequence[Cells], configs: Iterable[RunConfig]
 ) -> pd.DataFrame:
-    """Return those of ``runs``, whose configurations are ``rows``, that ``configs`` ask for."""
-    place = {_undigested(config): i for i, config in enumerate(configs)}
+    """Return those of ``runs``, whose identities are ``rows``, that ``configs`` ask for."""
+    place = {identity: i for i, identity in enumerate(map(attrgetter(*IDENTITY), configs))}
     order = sorted((place[asked], row) for row, asked in enumerate(rows) if asked in place)
     return runs.iloc[[row for _, row in order]].reset_index(drop=True)
 
 
-def _undigested(config: RunConfig) -> RunConfig:
-    return config.replace(**dict.fromkeys(DIGESTS, ""))
+def _cells(runs: pd.DataFrame, names: Sequence[str]) -> list[Cells]:
+    """Return the cells of some columns, row by row, as a configuration has them."""
+    if len(runs):
+        require(runs, names)
+    rows = runs.reindex(columns=list(names)).itertuples(index=False, name=None)
+    return [tuple(None if cell != cell else cell for cell in row) for row in rows]
 
 
 def reference_rate(store: Store, pilot: str = studies.PILOT_STUDY) -> float:
@@ -69,17 +76,25 @@ def reference_rate(store: Store, pilot: str = studies.PILOT_STUDY) -> float:
 
     Raises StabkitError when ``store`` lacks a run of the study ``pilot``, from which it follows.
     """
-    asked = study_grid(pilot, store)
-    runs = matching(store.table(), asked)
-    for _, of_task in runs.groupby("task"):
+    return rate_from(store.table(), pilot, str(store.path))
+
+
+def rate_from(
+    runs: pd.DataFrame, pilot: str = studies.PILOT_STUDY, place: str = "the table"
+) -> float:
+    """Return ``reference_rate`` from a run table; ``place`` says in an error where it is from."""
+    study = studies.study(pilot)
+    asked = study.build(rate_from(runs, study.pilot, place) if study.needs_rate else 0.0)
+    found = matching(runs, asked)
+    for _, of_task in found.groupby("task"):
         only(of_task, *DIGESTS)  # runs of other weights or data are other runs
-    if missing := len(asked) - len(runs):
+    if missing := len(asked) - len(found):
         raise StabkitError(
             f"the learning rate follows from the study {pilot}, and "
-            f"{missing} of its {len(asked)} runs are not in {store.path}; do them, name the "
+            f"{missing} of its {len(asked)} runs are not in {place}; do them, name the "
             "folder of the published runs with --results, or choose a --learning-rate"
         )
-    return studies.RULES[pilot](runs)
+    return studies.RULES[pilot](found)
 
 
 def study_grid(name: str, store: Store, rate: float | None = None) -> list[RunConfig]:
@@ -102,12 +117,9 @@ def studied(runs: pd.DataFrame) -> pd.DataFrame:
     for model in runs["model"].unique():
         if not is_mini(model):
             grid += studies.real(model, seeds=len(studies.REPORTED))
-    known = {_undigested(config).replace(learning_rate=1.0) for config in grid}
-    found = [
-        _undigested(RunConfig.from_row(row)).replace(learning_rate=1.0) in known
-        for row in runs.to_dict("records")
-    ]
-    return runs[np.array(found, dtype=bool)]
+    names = [name for name in IDENTITY if name != "learning_rate"]
+    known = set(map(attrgetter(*names), grid))
+    return runs[np.array([row in known for row in _cells(runs, names)], dtype=bool)]
 
 
 def exhibited(runs: pd.DataFrame) -> list[str]:

@@ -66,7 +66,8 @@ def probe(model: str = "mini-bert", events: int = 200) -> pd.DataFrame:
     """
     tokenizer = models.load_tokenizer(model)
     with models.quiet():
-        encoder = AutoModelForMaskedLM.from_pretrained(models.locate(model)).eval()
+        encoder = AutoModelForMaskedLM.from_pretrained(models.locate(model), dtype=torch.float32)
+    encoder.eval()
     found = gaps(events, str(tokenizer.mask_token))
     probabilities = [
         probability
