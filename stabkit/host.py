@@ -21,6 +21,11 @@ from stabkit.errors import StabkitError
 STORE = "STABKIT_STORE"  # the environment variable that the command line reads, too
 ROOT = Path(__file__).parents[1]  # of the checkout, where the package lies in one
 DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
+FRONT_END = "jupyterlab_widgets"  # what draws ipywidgets in a JupyterLab or Notebook page
+UNDRAWN = (
+    "The page that you look at was loaded without ipywidgets, which draw the panel: save the "
+    "notebook, reload the page in your browser once, and run the cells again."
+)
 LOST = {
     "COLAB_RELEASE_TAG": "This folder is lost with the runtime; to keep your runs, mount Google "
     "Drive (from google.colab import drive; drive.mount('/content/drive')) and rerun this cell.",
@@ -98,7 +103,7 @@ def install(checkout: Path) -> None:
     brings one. Raises StabkitError where pip fails, or where it replaced what this kernel has
     loaded.
     """
-    torch, before = _version("torch"), _loaded()
+    torch, widgets, before = _version("torch"), _version(FRONT_END), _loaded()
     print(f"Installing stabkit from {checkout}, with {_torch(torch)}; this takes a minute or more.")
     with TemporaryDirectory() as folder:
         kept = Path(folder, "constraints.txt")
@@ -118,6 +123,8 @@ def install(checkout: Path) -> None:
             f"everything is installed, but pip replaced {', '.join(replaced)}, which this kernel "
             "had loaded: restart the kernel once, then run this cell again"
         )
+    if widgets is None:
+        print(UNDRAWN)
 
 
 def _torch(version: str | None) -> str:

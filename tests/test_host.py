@@ -118,6 +118,15 @@ def test_a_host_without_torch_gets_one(bare: Bare) -> None:
     assert f"no GPU, {os.cpu_count()} cores: mini scale." in done.stdout
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_page_loaded_without_widgets_is_to_be_reloaded(bare: Bare, there: bool) -> None:
+    if there:
+        bare.has("jupyterlab_widgets", "3.0.15")
+    done = bare.run(first_cell())
+    assert done.returncode == 0, done.stderr
+    assert ("reload the page in your browser once" in done.stdout) != there
+
+
 def test_a_hub_uses_the_clone_it_has_and_keeps_runs_at_home(bare: Bare) -> None:
     bare.has("torch", "2.9.0", NO_GPU)
     clone = bare.folder / "stabkit"  # as nbgitpuller names it
