@@ -108,10 +108,11 @@ def rises(lines: pd.DataFrame, value: str = "loss") -> pd.Series:
 def summary(rises: pd.Series) -> str:
     """Say of how many pairs of runs the line has a barrier, and how high their lines rise."""
     failed, successful = (rises.index.unique(level).size for level in rises.index.names)
+    least, most = (round(100 * rise, 1) + 0.0 for rise in (rises.min(), rises.max()))  # no "-0.0"
     return (
         f"{int((rises > 0).sum())} of {len(rises)} lines between {failed} failed and {successful} "
         f"successful runs have a barrier (highest point between the ends, beside the higher end: "
-        f"{100 * rises.min():+.1f} to {100 * rises.max():+.1f} %)"
+        f"{least:+.1f} to {most:+.1f} %)"
     )
 
 

@@ -59,6 +59,7 @@ def test_lines_between_further_pairs_say_how_clear_the_verdict_is() -> None:
     told = "3 of 4 lines between 2 failed and 2 successful runs have a barrier "
     assert barriers.summary(found).startswith(told)
     assert barriers.summary(found).endswith("higher end: -10.0 to +50.0 %)")
+    assert barriers.summary(found * 1e-4).endswith("higher end: +0.0 to +0.0 %)")
     line = between(inside.plane())  # it has a barrier
     plain, mixed, alike, against = (
         barriers.surface(line, "m", others)[0]
