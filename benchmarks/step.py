@@ -3,12 +3,16 @@
 ``python benchmarks/step.py`` trains the same model on the same batches in turn, each contestant in
 a process of its own, in several rounds, and prints medians and ratios:
 
-- this package's loop, by every executor that the device has (of several seeds at
-  once, a step is one seed's share);
+- this package's loop, by every executor that the device has, and the plain one compiled (of
+  several seeds at once, a step is one seed's share);
 - Hugging Face's Trainer at its defaults (fp32, sdpa, dynamic padding) and at its best (each of its
   settings that may help here is tried; the fastest is the peer);
 - the paper's recipe: fp32, every text padded to 128, an optimizer that is not fused;
 - the floor (``floor.py``), from the machine's own matrix products and copies in the same rounds.
+
+"Start" is all that comes before the first step that is timed: the model, compiling, recording
+graphs and the steps of the warm-up. Half precision is bf16, or fp16 on a GPU that lacks it, such as
+a T4.
 
 Machines are shared and noisy, so only the ratios of one run mean anything. Without a GPU the clock
 is the processor time of the one thread at work, which others' work disturbs less.
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +56,27 @@ class Contestant:
     seeds: int = 1  # trained at once
 
 
+HALVES = ("bf16", "fp16")
+
+
+def _trainers(half: str) -> dict[str, Contestant]:
+    """Return the settings of the Trainer that may help in a half precision."""
+    name = f"Trainer, {half}"
+    eager = Contestant("trainer", half, attention="eager", optimizer=FUSED)
+    sdpa = Contestant("trainer", half, optimizer=FUSED)
+    return {
+        f"{name}, eager attention, fused AdamW": eager,
+        f"{name}, sdpa, fused AdamW": sdpa,
+        f"{name}, sdpa, fused AdamW, compiled": replace(sdpa, compiled=True),
+    }
+
+
 TRAINERS = {
     DEFAULTS: Contestant("trainer"),
     "Trainer, eager attention, fused AdamW": Contestant(
         "trainer", attention="eager", optimizer=FUSED
     ),
-    "Trainer, bf16, eager attention, fused AdamW": Contestant(
-        "trainer", "bf16", attention="eager", optimizer=FUSED
-    ),
-    "Trainer, bf16, sdpa, fused AdamW": Contestant("trainer", "bf16", optimizer=FUSED),
-    "Trainer, bf16, sdpa, fused AdamW, compiled": Contestant(
-        "trainer", "bf16", optimizer=FUSED, compiled=True
-    ),
+    **{name: one for half in HALVES for name, one in _trainers(half).items()},
 }
 PAPER = "the paper's recipe: fp32, padded to 128"
 
@@ -71,18 +84,24 @@ PAPER = "the paper's recipe: fp32, padded to 128"
 TOGETHER = f"stabkit, {SEEDS} seeds at once, fp32"
 
 
-def contestants(gpu: bool, bf16: bool, small: bool) -> dict[str, Contestant]:
-    """Return who runs on such a device; ``bf16`` says whether it has such products.
+def half_of(gpu: bool, bf16: bool) -> str | None:
+    """Return the half precision to time: bf16 where it is native, else fp16 on a GPU."""
+    return "bf16" if bf16 else "fp16" if gpu else None
+
+
+def contestants(gpu: bool, half: str | None, small: bool) -> dict[str, Contestant]:
+    """Return who runs on such a device, in fp32 and in the precision ``half``, if there is one.
 
     Several seeds at once are for ``small`` models, which fill no GPU.
     """
     executor = "graph" if gpu else "fast"
     ours = {
-        f"stabkit, {executor}, bf16": Contestant("stabkit", "bf16", executor),
+        f"stabkit, {executor}, {half}": Contestant("stabkit", str(half), executor),
         f"stabkit, {executor}, fp32": Contestant("stabkit", executor=executor),
         f"stabkit, {executor}, fp32, no gradient norms": Contestant(
             "stabkit", executor=executor, norms=False
         ),
+        f"stabkit, plain, {half}, compiled": Contestant("stabkit", str(half), compiled=True),
         "stabkit, plain, fp32": Contestant("stabkit"),
         TOGETHER: Contestant("stabkit", executor="together", seeds=SEEDS),
     }
@@ -90,7 +109,7 @@ def contestants(gpu: bool, bf16: bool, small: bool) -> dict[str, Contestant]:
     return {
         name: one
         for name, one in (ours | TRAINERS | paper).items()
-        if (bf16 or one.precision == "fp32")
+        if one.precision in ("fp32", half)
         and (gpu or not one.compiled)
         and ((gpu and small) or one.seeds == 1)
         and not (gpu and not one.norms)  # inside the graph they cannot be left out
@@ -101,7 +120,9 @@ class Clock:
     """Times the steps between the warm-up and the last, the device's work included."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self.times = steps, [0.0, 0.0]
+        from floor import now
+
+        self.steps, self.began, self.times = steps, now(), [0.0, 0.0]
 
     def __call__(self, step: int, model: object = None) -> None:
         """Be told how many steps are done."""
@@ -114,6 +135,11 @@ class Clock:
     def seconds(self) -> float:
         """Seconds a step."""
         return (self.times[1] - self.times[0]) / (self.steps - WARM_UP)
+
+    @property
+    def start(self) -> float:
+        """Seconds from the beginning to the first step that is timed."""
+        return self.times[0] - self.began
 
 
 def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None:
@@ -142,6 +168,8 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
         if not one.norms:
             loop._clip = _clip_only
         learner = train.Learner.build(config, 2, device, one.executor)  # type: ignore[arg-type]
+        if one.compiled:
+            learner.model.compile()
         train.fine_tune(learner, data, few, clock)
 
 
@@ -190,6 +218,7 @@ def _trainer(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
                 weight_decay=0.01,
                 use_cpu=not torch.cuda.is_available(),
                 bf16=one.precision == "bf16",
+                fp16=one.precision == "fp16",
                 torch_compile=one.compiled,
                 **({"optim": one.optimizer} if one.optimizer else {}),
                 train_sampling_strategy="sequential",
@@ -227,7 +256,7 @@ def _one(one: Contestant, folder: str, work: Workload, steps: int) -> dict[str, 
     loops: dict[str, Callable[..., None]] = {"stabkit": _stabkit, "trainer": _trainer}
     clock = Clock(steps)
     loops[one.loop](one, folder, work, clock)
-    return {"seconds": clock.seconds / one.seeds, "peak": _peak()}
+    return {"seconds": clock.seconds / one.seeds, "start": clock.start, "peak": _peak()}
 
 
 def _floor(precision: str, folder: str, work: Workload, steps: int) -> dict[str, float]:
@@ -236,9 +265,11 @@ def _floor(precision: str, folder: str, work: Workload, steps: int) -> dict[str,
     from floor import ceilings, step_cost
     from transformers import AutoModelForSequenceClassification
 
+    from stabkit.precision import HALF
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = precision == "bf16"
-    found = ceilings(device, torch.bfloat16 if half else torch.float32)
+    half = precision in HALF
+    found = ceilings(device, HALF.get(precision, torch.float32))
     config = work.model()
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     parameters = sum(p.numel() for p in model.parameters())
@@ -259,7 +290,7 @@ def _device() -> dict[str, Any]:
     facts = provenance(device, 1, "plain")
     return {
         "gpu": gpu,
-        "bf16": has_bf16(device),
+        "half": half_of(gpu, has_bf16(device)),
         "hardware": facts["hardware"],
         "torch": facts["torch"],
     }
@@ -279,8 +310,8 @@ def _child(part: str, folder: str, name: str, steps: int) -> dict[str, Any]:
 
 def measure(name: str, steps: int, rounds: int, device: dict[str, Any]) -> list[str]:
     """Measure one workload and return its table as lines of markdown."""
-    names = list(contestants(device["gpu"], device["bf16"], name.startswith("mini")))
-    floors = ["floor, fp32", "floor, bf16"] if device["bf16"] else ["floor, fp32"]
+    names = list(contestants(device["gpu"], device["half"], name.startswith("mini")))
+    floors = [f"floor, {kind}" for kind in ("fp32", device["half"]) if kind]
     found: dict[str, list[dict[str, float]]] = {part: [] for part in [*names, *floors]}
     with tempfile.TemporaryDirectory() as folder:
         WORKLOADS[name].save(Path(folder))
@@ -303,17 +334,20 @@ def table(found: dict[str, list[dict[str, float]]], work: Workload) -> list[str]
     best = min((part for part in found if part in TRAINERS), key=seconds)
     lines = [
         "| | steps/s | x Trainer's defaults | x Trainer's best | x the paper's recipe "
-        "| share of the floor | peak MiB | 25 seeds, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| share of the floor | peak MiB | start, s | 25 seeds, s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for part, rounds in found.items():
-        own = "floor, bf16" if "bf16" in part else "floor, fp32"
+        own = next((f"floor, {half}" for half in HALVES if half in part), "floor, fp32")
         ratios = [f"{ratio(part, of):.2f}" for of in (DEFAULTS, best, PAPER)]
         share = f"{ratio(part, own):.0%}"
-        peak = f"{statistics.median(r['peak'] for r in rounds):.0f}" if "peak" in rounds[0] else ""
+        peak, start = (
+            f"{statistics.median(r[name] for r in rounds):.{digits}f}" if name in rounds[0] else ""
+            for name, digits in (("peak", 0), ("start", 1))
+        )
         study = f"{SEEDS * work.steps_of_a_run * seconds(part):.0f}"
         label = f"**{part}** (its best)" if part == best else part
-        cells = [label, f"{1 / seconds(part):.1f}", *ratios, share, peak, study]
+        cells = [label, f"{1 / seconds(part):.1f}", *ratios, share, peak, start, study]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -346,7 +380,9 @@ def _part(options: argparse.Namespace) -> dict[str, Any]:
     work = WORKLOADS[options.workload[0]]
     if options.part.startswith("floor"):
         return _floor(options.part[-4:], options.folder, work, options.steps)
-    one = {**contestants(True, True, True), **contestants(False, True, True)}[options.part]
+    devices = [(gpu, half) for gpu in (False, True) for half in HALVES]
+    known = {name: one for on in devices for name, one in contestants(*on, small=True).items()}
+    one = known[options.part]
     return _one(one, options.folder, work, options.steps)
 
 

@@ -1,16 +1,17 @@
-"""A study of 25 seeds from start to finish, on all cores: seconds, beside what one would do else.
+"""A study of 25 seeds from start to finish, on all of a machine, beside what one would do else.
 
 ``python benchmarks/study.py`` fine-tunes the organism on mini-RTE for 25 seeds, each contestant in
 turn and from the start of its process to the last dev score on disk or in hand:
 
-- this package's sweep, one process for each core;
+- this package's sweep, one process for each core; on a GPU instead seed after seed, in several
+  processes that share the GPU, and all seeds at once as one model;
 - Hugging Face's Trainer at its defaults, seed after seed in one process, with torch's threads;
-- the Trainer at its best here (``step.py`` finds its settings), one process for each core, one
-  thread each, the seeds shared out among them.
+- the Trainer at its best here (``step.py`` finds its settings), one process for each core, or
+  several that share the GPU, one thread each, the seeds shared out among them.
 
 Runs are cut to ``--steps``, a quarter of their 468, so that what each of them costs beside its
-steps counts for more than it does in a whole study. Nobody uses a GPU. The machine has to be idle;
-only ratios mean anything.
+steps counts for more than it does in a whole study. With ``--cpu`` a GPU is left alone. The machine
+has to be idle; only ratios mean anything.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,11 @@ MODEL, TASK = "mini-bert", "mini-rte"
 SEEDS = 25
 FIRST = 3000  # of seeds that are reported nowhere
 RATE = 2e-4
+SHARING = 4  # processes on one GPU
 
 
-def _stabkit(seeds: Sequence[int], steps: int) -> list[float]:
-    """Return the scores of a sweep over all cores, whose store is thrown away."""
+def _stabkit(seeds: Sequence[int], steps: int, processes: int, at_once: int = 1) -> list[float]:
+    """Return the scores of a sweep, whose store is thrown away."""
     from stabkit import train
     from stabkit.presets import preset
     from stabkit.store import Store
@@ -46,7 +49,8 @@ def _stabkit(seeds: Sequence[int], steps: int) -> list[float]:
     recipe = {"learning_rate": RATE, "bias_correction": True, "epochs": None, "max_steps": steps}
     config = train.pin(preset("devlin", model=MODEL, task=TASK, **recipe))
     with tempfile.TemporaryDirectory() as folder:
-        runs = sweep(grid(config, seeds), Store(Path(folder)), os.cpu_count() or 1, progress=False)
+        store, options = Store(Path(folder)), {"progress": False, "seeds_at_once": at_once}
+        runs = sweep(grid(config, seeds), store, processes, **options)
     scores: list[float] = runs["score_last"].tolist()
     return scores
 
@@ -106,7 +110,7 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
                     max_steps=steps,
                     learning_rate=RATE,
                     weight_decay=0.01,
-                    use_cpu=True,
+                    use_cpu=not torch.cuda.is_available(),
                     **({"optim": "adamw_torch_fused"} if best else {}),
                     report_to=[],
                     save_strategy="no",
@@ -123,24 +127,34 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
     return scores
 
 
-def _trainers(seeds: Sequence[int], steps: int) -> list[float]:
+def _trainers(seeds: Sequence[int], steps: int, processes: int) -> list[float]:
     """Share the seeds out among processes of one thread each."""
-    cores = os.cpu_count() or 1
-    shares = [share for core in range(cores) if (share := list(seeds[core::cores]))]
+    shares = [share for i in range(processes) if (share := list(seeds[i::processes]))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     begun = [_start(SHARE, share, steps, environment) for share in shares]
     return [score for process in begun for score in _scores(process)]
 
 
+Train = Callable[[Sequence[int], int], list[float]]
 SHARE = "a share of the seeds"
-STABKIT, DEFAULTS = "stabkit", "Trainer, defaults, one seed after the other"
-BEST = "Trainer, eager attention, fused AdamW, a process per core"
-CONTESTANTS: dict[str, Callable[[Sequence[int], int], list[float]]] = {
-    STABKIT: _stabkit,
-    DEFAULTS: lambda seeds, steps: _trainer(seeds, steps, best=False),
-    BEST: _trainers,
-    SHARE: lambda seeds, steps: _trainer(seeds, steps, best=True),
-}
+DEFAULTS = "Trainer, defaults, one seed after the other"
+BEST = "Trainer, eager attention, fused AdamW, "
+
+
+def contestants(gpu: bool) -> dict[str, Train]:
+    """Return who trains, and how, on all cores or on a GPU."""
+    cores = os.cpu_count() or 1
+    each = f"{SHARING} processes that share the GPU" if gpu else "a process per core"
+    processes = SHARING if gpu else cores
+    ours: dict[str, Train] = {f"stabkit, {each}": partial(_stabkit, processes=processes)}
+    if gpu:
+        ours["stabkit, one seed after the other"] = partial(_stabkit, processes=1)
+        ours["stabkit, all seeds at once"] = partial(_stabkit, processes=1, at_once=SEEDS)
+    return {
+        **ours,
+        DEFAULTS: partial(_trainer, best=False),
+        f"{BEST}{each}": partial(_trainers, processes=processes),
+    }
 
 
 def _start(
@@ -165,13 +179,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=117, help="of each run")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(FIRST, FIRST + SEEDS))
+    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if options.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the contestants, too
+    names = contestants(_has_gpu())
     if options.one:
-        print(json.dumps(CONTESTANTS[options.one](list(options.seeds), options.steps)))
+        train = names.get(options.one, partial(_trainer, best=True))  # or a share of the seeds
+        print(json.dumps(train(list(options.seeds), options.steps)))
         return
-    names = [STABKIT, DEFAULTS, BEST]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     means: dict[str, float] = {}
     for _ in range(options.rounds):
@@ -183,6 +200,12 @@ def main() -> None:
     _print(seconds, means, options)
 
 
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _print(
     seconds: dict[str, list[float]], means: dict[str, float], options: argparse.Namespace
 ) -> None:
@@ -192,10 +215,11 @@ def _print(
     )
     print("| | seconds | x Trainer's defaults | x Trainer's best | mean dev score, % |")
     print("|---|---|---|---|---|")
+    best = next(name for name in seconds if name.startswith(BEST))
     for name, times in seconds.items():
         ratios = [
             statistics.median(a / b for a, b in zip(seconds[of], times, strict=True))
-            for of in (DEFAULTS, BEST)
+            for of in (DEFAULTS, best)
         ]
         cells = [name, f"{statistics.median(times):.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         print(f"| {' | '.join([*cells, f'{100 * means[name]:.1f}'])} |")

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -86,28 +87,32 @@ def test_ratios_are_taken_round_by_round() -> None:
         step.PAPER: [4.0, 8.0, 12.0],
         "floor, fp32": [0.5, 1.0, 1.5],
     }
-    found = {name: [{"seconds": s, "peak": 1.0} for s in times] for name, times in seconds.items()}
+    found = {
+        name: [{"seconds": s, "peak": 1.0, "start": 2.0} for s in times]
+        for name, times in seconds.items()
+    }
     table = step.table(found, workloads.WORKLOADS["mini, mini-RTE"])
-    assert table[2] == "| stabkit, fast, fp32 | 0.5 | 2.00 | 1.50 | 4.00 | 50% | 1 | 23400 |"
+    assert table[2] == "| stabkit, fast, fp32 | 0.5 | 2.00 | 1.50 | 4.00 | 50% | 1 | 2.0 | 23400 |"
     assert "**Trainer, eager attention, fused AdamW** (its best)" in table[4]
     assert "| 100% |" in table[-1]
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_no_one_is_timed_in_a_precision_that_the_device_lacks(gpu: bool) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_everyone_is_timed_in_the_precisions_that_the_device_has(gpu: bool, bf16: bool) -> None:
     step = load("step")
-    assert all(
-        one.precision == "fp32" for one in step.contestants(gpu, bf16=False, small=True).values()
+    half = step.half_of(gpu, bf16)
+    assert half == {(True, True): "bf16", (True, False): "fp16", (False, True): "bf16"}.get(
+        (gpu, bf16)
     )
-    assert any(
-        one.precision == "bf16" for one in step.contestants(gpu, bf16=True, small=True).values()
-    )
-    compiled = [
-        one for one in step.contestants(gpu, bf16=True, small=True).values() if one.compiled
-    ]
-    assert bool(compiled) == gpu
-    assert (step.TOGETHER in step.contestants(gpu, bf16=True, small=True)) == gpu
-    assert step.TOGETHER not in step.contestants(gpu, bf16=True, small=False)
+    found = step.contestants(gpu, half, small=True)
+    for loop in ("stabkit", "trainer"):
+        precisions = {one.precision for one in found.values() if one.loop == loop}
+        assert precisions == {"fp32", half} - {None}
+    compiled = {one.loop for one in found.values() if one.compiled}
+    assert compiled == ({"stabkit", "trainer"} if gpu else set())
+    assert (step.TOGETHER in found) == gpu
+    assert step.TOGETHER not in step.contestants(gpu, half, small=False)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +131,7 @@ def test_the_loop_that_is_timed_runs(executor: str, seeds: int, tmp_path: Path) 
     work.save(tmp_path)
     one = step.Contestant("stabkit", executor=executor, seeds=seeds)
     step._stabkit(one, str(tmp_path), work, clock)
-    assert 0 < clock.seconds < 60
+    assert 0 < clock.seconds < 60 and 0 < clock.start < 300
 
 
 def test_executors_are_held_against_the_plain_one(
@@ -160,9 +165,26 @@ def test_a_study_shares_its_seeds_out_and_trains_them_by_each_loop(
 
     monkeypatch.setattr(study, "_start", start)
     monkeypatch.setattr(study, "_scores", lambda scores: scores)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert sorted(study._trainers(range(5), 1)) == [0.0, 0.01, 0.02, 0.03, 0.04]
+    assert sorted(study._trainers(range(5), 1, 2)) == [0.0, 0.01, 0.02, 0.03, 0.04]
     assert shares == [[0, 2, 4], [1, 3]]
     shares.clear()
-    study._trainers(range(1), 1)
+    study._trainers(range(1), 1, 2)
     assert shares == [[0]]
+
+
+def test_a_gpu_is_shared_by_processes_or_has_all_seeds_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study, swept = load("study"), []
+
+    def sweep(configs: list[Any], store: Any, processes: int, **options: Any) -> pd.DataFrame:
+        swept.append((len(configs), processes, options["seeds_at_once"]))
+        return pd.DataFrame({"score_last": [0.5] * len(configs)})
+
+    monkeypatch.setattr("stabkit.sweep.sweep", sweep)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for gpu in (False, True):
+        ours = [one for name, one in study.contestants(gpu).items() if name.startswith("stabkit")]
+        assert all(one(range(3), 1) == [0.5] * 3 for one in ours)
+        assert [name for name in study.contestants(gpu) if name.startswith(study.BEST)]
+    assert swept == [(3, 2, 1), (3, study.SHARING, 1), (3, 1, 1), (3, 1, study.SEEDS)]
