@@ -215,15 +215,30 @@ def build(config: RunConfig, labels: int) -> PreTrainedModel:
     the pooler if the run says so: weights N(0, init_std), biases 0 (section 7.3). Raises ModelError
     when no classifier can be made.
     """
-    digests(config.model)
-    model, loaded = _load(config, labels)
-    new = {name for name, _ in model.named_parameters() if name not in loaded}
-    if config.pooler == "new":
-        new |= {name for name, _ in model.named_parameters() if "pooler" in name}
-    _initialise(model, new, config)
-    if not config.pooler_dropout:
-        _drop_only_before_output(model)
-    return model
+    return Origin(config, labels).start(config)
+
+
+class Origin:
+    """A checkpoint as a classifier, read once: what runs of one shape start from, seed by seed."""
+
+    def __init__(self, config: RunConfig, labels: int) -> None:
+        """Read the checkpoint; raises as ``build``, which is this for a single run."""
+        digests(config.model)
+        self.model, loaded = _load(config, labels)
+        named = dict(self.model.named_parameters())
+        self._missing = named.keys() - loaded
+        self._pooler = {name: p.detach().clone() for name, p in named.items() if "pooler" in name}
+        if not config.pooler_dropout:
+            _drop_only_before_output(self.model)
+
+    @torch.no_grad()
+    def start(self, config: RunConfig) -> PreTrainedModel:
+        """Return the model as a run starts; it is one model, which the next call changes."""
+        for name, kept in self._pooler.items():
+            self.model.get_parameter(name).copy_(kept)
+        new = self._missing | (self._pooler.keys() if config.pooler == "new" else set())
+        _initialise(self.model, new, config)
+        return self.model
 
 
 def _load(config: RunConfig, labels: int) -> tuple[PreTrainedModel, set[str]]:
@@ -261,7 +276,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-@torch.no_grad()
 def _initialise(model: nn.Module, new: set[str], config: RunConfig) -> None:
     generator = torch.Generator().manual_seed(_seed(config.head_seed))
     for name, parameter in model.named_parameters():

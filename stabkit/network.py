@@ -23,7 +23,7 @@ class Network(Protocol):
     groups: list[dict[str, Any]]
     generators: list[torch.Generator]
 
-    def load(self, configs: Sequence[RunConfig], labels: int) -> None:
+    def load(self, configs: Sequence[RunConfig]) -> None:
         """Take on the weights with which the runs start, and reseed what is random."""
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -41,6 +41,7 @@ class Single:
 
     def __init__(self, config: RunConfig, labels: int, device: torch.device) -> None:
         """Build a model of the run's shape on the device; ``load`` gives it its weights."""
+        self.origin = models.Origin(config, labels)
         self.model = models.build(config, labels)
         self.model.to(device)  # type: ignore[arg-type]
         self.generators: list[torch.Generator] = []
@@ -53,10 +54,10 @@ class Single:
         self.names = [names[id(p)] for group in self.groups for p in group["params"]]
 
     @torch.no_grad()
-    def load(self, configs: Sequence[RunConfig], labels: int) -> None:
+    def load(self, configs: Sequence[RunConfig]) -> None:
         """See ``Network``."""
         (config,) = configs
-        fresh = models.build(config, labels).state_dict()
+        fresh = self.origin.start(config).state_dict()
         for name, tensor in self.model.state_dict().items():
             tensor.copy_(fresh[plain_name(name)])
         for name, module in self.model.named_modules():

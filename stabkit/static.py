@@ -3,8 +3,9 @@
 The mathematics and the batches are those of ``stabkit.loop.fine_tune``. What differs: texts lie
 on the device and batches are padded to a multiple of 16 tokens, so that one CUDA graph a shape
 holds the whole step (forward, backward, norms, clipping, update, records); nothing in it waits
-for the host. Model, graphs and buffers serve the next seed, too: all that distinguishes it is
-copied into place. On a CPU the same functions run without a graph, which is how they are tested.
+for the host. Checkpoint, model, graphs and buffers serve the next seed, too: all that distinguishes
+it is copied into place. On a CPU the same functions run without a graph, which is how they are
+tested.
 """
 
 from __future__ import annotations
@@ -39,11 +40,9 @@ START_SCALE, GROW_AFTER = 2.0**16, 2000  # as torch's GradScaler
 class StaticLearner:
     """Runs of one shape, one after the other or (of a network of several seeds) at once."""
 
-    def __init__(
-        self, config: RunConfig, labels: int, network: Network, train: Encoded, seeds: int = 1
-    ) -> None:
+    def __init__(self, config: RunConfig, network: Network, train: Encoded, seeds: int = 1) -> None:
         """Allocate everything that the runs need; ``config`` stands for all of their shape."""
-        self.network, self.labels, self.train, self.seeds = network, labels, train, seeds
+        self.network, self.train, self.seeds = network, train, seeds
         self.model, self.device = network.model, network.model.device
         self.half = HALF.get(config.precision)
         steps, limit = config.steps(len(train)), config.max_length
@@ -115,7 +114,7 @@ class StaticLearner:
         self.model.train()
         self.steps.prepare(self.walk.shapes)
         self._rewind()
-        self.network.load(configs, self.labels)
+        self.network.load(configs)
         self.optimizer.restart(config, schedule)
         self.clip.fill_(float("inf") if config.clip_norm is None else config.clip_norm)
         if self.scale is not None:
@@ -206,7 +205,7 @@ def static_learner(
     config = structure(config)
     return kept(
         (config, labels, device, train),
-        lambda: StaticLearner(config, labels, Single(config, labels, device), train),
+        lambda: StaticLearner(config, Single(config, labels, device), train),
     )
 
 

@@ -30,6 +30,7 @@ class Stacked:
 
     def __init__(self, config: RunConfig, labels: int, device: torch.device, seeds: int) -> None:
         """Build ``seeds`` models of the run's shape; ``load`` gives them their weights."""
+        self.origin = models.Origin(config, labels)
         self.model = models.build(config, labels)
         self.model.set_attn_implementation("eager")  # sdpa's kernels are not batched over weights
         self.model.to(device)  # type: ignore[arg-type]
@@ -47,10 +48,10 @@ class Stacked:
         ]
 
     @torch.no_grad()
-    def load(self, configs: Sequence[RunConfig], labels: int) -> None:
+    def load(self, configs: Sequence[RunConfig]) -> None:
         """See ``stabkit.network.Network``."""
         for i, config in enumerate(configs):
-            for name, parameter in models.build(config, labels).named_parameters():
+            for name, parameter in self.origin.start(config).named_parameters():
                 self.weights[name][i].copy_(parameter)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -114,5 +115,5 @@ def stacked_learner(
     config = structure(config)
     return kept(
         (config, labels, device, train, seeds),
-        lambda: StaticLearner(config, labels, Stacked(config, labels, device, seeds), train, seeds),
+        lambda: StaticLearner(config, Stacked(config, labels, device, seeds), train, seeds),
     )

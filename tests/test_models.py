@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, BertForSequenceClassi
 
 from stabkit import models
 from stabkit.errors import ModelError
-from stabkit.models import build, digests, load_tokenizer, locate
+from stabkit.models import Origin, build, digests, load_tokenizer, locate
 from stabkit.presets import is_organism
 
 
@@ -62,6 +62,23 @@ def test_new_weights_have_the_asked_deviation_and_biases_are_0() -> None:
     assert not model.get_parameter("bert.pooler.dense.bias").any()
     assert not model.get_parameter("classifier.bias").any()
     assert model.get_parameter("classifier.weight").shape == (3, 32)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_checkpoint_read_once_starts_every_run_as_if_read_anew(architecture: str) -> None:
+    runs = [
+        tiny.config(architecture, **changes)
+        for changes in ({"seed": 1}, {"seed": 2, "pooler": "new"}, {"seed": 1}, {"init_std": 0.5})
+    ]
+    origin = Origin(runs[0], 2)
+    for config in runs:
+        found, expected = origin.start(config).state_dict(), build(config, 2).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], weights) for name, weights in expected.items())
+        with torch.no_grad():
+            for name, parameter in origin.model.named_parameters():
+                if name in ("classifier.weight", "bert.pooler.dense.bias"):
+                    parameter.add_(1.0)  # whatever is drawn anew must not depend on what was there
 
 
 def test_a_new_pooler_leaves_all_else() -> None:
