@@ -9,6 +9,10 @@ from difflib import get_close_matches
 class StabkitError(ValueError):
     """Base of every error that a user can cause and mend."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Called by IPython: in a notebook the sentence is enough, ``%debug`` has the rest."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(StabkitError):
     """A configuration that contradicts itself or names something unknown."""

@@ -122,6 +122,11 @@ CLAIMS: dict[str, Claim] = {
         "degrade, even at a training loss of 1e-5.",
         "ICLR 2021, section 5.2, Fig. 8",
     ),
+    "settings": Claim(
+        "Every model trains on batches of 16, at most 128 tokens a text, with AdamW, 10 % linear "
+        "warmup and linear decay to 0; BERT and ALBERT clip gradients at norm 1, RoBERTa does not.",
+        "ICLR 2021, sections 3.2 and 7.3",
+    ),
     "per point": Claim(
         "Stability can also be asked of each dev point: how much its correctness varies over "
         "seeds, averaged over points. The paper defines this and does not measure it.",

@@ -71,6 +71,7 @@ def chromium(reachable: str = "") -> Iterator[Any]:
         "headless",
         "no-sandbox",
         "disable-gpu",
+        "disable-dev-shm-usage",  # a container has little of it, and a page then crashes
         "no-first-run",
         "disable-background-networking",
         "disable-component-update",

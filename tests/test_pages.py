@@ -10,6 +10,7 @@ import fakes
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from published import MODEL, RATE, publish
 
 from stabkit import pages, studies
@@ -155,3 +156,11 @@ def test_verdicts_are_a_table_whose_rows_are_for_against_or_unjudged() -> None:
 def test_lists_stand_under_their_titles() -> None:
     found = pages.lists({"Why": ["one", "two"], "What": ["three"]}, "n = 3.")
     assert found.data == "**Why**\n\n- one\n- two\n\n**What**\n\n- three\n\n*n = 3.*"
+
+
+def test_in_a_notebook_an_error_is_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    cell = "from stabkit import studies\nstudies.study('tabel1-rte')"
+    InteractiveShell.instance().run_cell(cell)
+    shown = capsys.readouterr().out
+    assert shown.startswith("ConfigError: unknown study 'tabel1-rte': did you mean")
+    assert "Traceback" not in shown and shown.count("\n") == 1

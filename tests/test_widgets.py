@@ -357,6 +357,8 @@ def test_an_absent_hub_and_a_missing_gpu_are_said(
     assert "the hub did not give it" in panel.notice.value
     assert "shipped models: " in panel.notice.value and "mini-bert, " in panel.notice.value
     assert panel.run.disabled
+    enter(panel, model="mini-bert")
+    assert "hub" not in panel.notice.value and panel.plan is not None
 
 
 @pytest.mark.slow
@@ -432,6 +434,11 @@ def test_what_the_panel_s_runs_answer_is_told_once_there_are_enough(
     for cell in table["cell"].unique():
         assert f"**{cell.replace('<br>', ', ')}. As you train**" in told
     assert told.count("3 of 3 runs fail") + told.count("3 of the 3 failed runs") >= 2
+    mixed = table.assign(hardware=["Another CPU", *table["hardware"][1:]])
+    monkeypatch.setattr(panel, "runs", lambda: mixed)
+    for told in (widgets.explored(panel).caption, widgets.diagnosed(panel).data):
+        assert "compare with care: the runs are of several hardware classes" in told
+        assert "cpu, Another CPU" in told
     monkeypatch.setenv("STABKIT_BOOK", "1")
     assert widgets.explored(None).data == answers.WITHOUT_KERNEL  # type: ignore[arg-type]
 
@@ -457,7 +464,7 @@ def test_runs_of_several_machines_are_drawn_with_a_word_of_care(make: Any) -> No
     table = made_up(make())
     assert caption(table).startswith("0 of 8 runs failed. Scale: ")
     table.loc[0, "hardware"] = "Another CPU"
-    assert "Compare with care" in caption(table) and "mixes hardware classes" in caption(table)
+    assert "compare with care: the runs are of several hardware classes" in caption(table)
 
 
 def test_cells_are_called_what_they_are(make: Any) -> None:

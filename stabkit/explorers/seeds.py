@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -48,6 +48,7 @@ def seeds(
     scale: str,
     start: Mapping[str, Any] | None = None,
     compare: str = "",
+    comparison: Sequence[str] = ("model", "task"),
 ) -> Explorer:
     """Let readers choose a cell and a number of seeds, and draw so many of its runs again.
 
@@ -55,7 +56,8 @@ def seeds(
     cell's runs differ by seed only; pilot seeds count where there are no others. It opens where
     about half of the runs fail, reported seeds first, among the cells with the values of ``start``
     (by AXES), and beside it shows the recipe ``compare``, if there are runs of it, or for SWITCHED
-    the same cell with bias correction switched.
+    the same cell with bias correction switched. ``comparison`` is that of the caption
+    (``figures.caption``), which refuses runs of several hardware classes.
     Raises StabkitError when no cell has three runs.
     """
     runs = _comparable(_named(table))
@@ -76,7 +78,7 @@ def seeds(
         | {"statistic": "failed", "number": 5, "sample": 1},
         controls=[*(_control(name, cells) for name in axes), *_questions(rivals, cells)],
         panels=(380, 380),
-        caption=caption(runs, finding, scale, cell=list(AXES)),
+        caption=caption(runs, finding, scale, list(AXES), comparison),
         alt=ALT,
     )
 

@@ -10,6 +10,7 @@ import pandas as pd
 from stabkit import diagnosis, explorers, figures, pages
 from stabkit.errors import StabkitError
 from stabkit.presets import is_organism
+from stabkit.widgets.drawing import ON_ONE_MACHINE, with_care
 
 if TYPE_CHECKING:
     from stabkit.widgets.panel import StudyPanel
@@ -42,7 +43,8 @@ def _answered(panel: StudyPanel, answer: Any) -> Any:
 
 
 def _explorer(runs: pd.DataFrame) -> Any:
-    return explorers.seeds(runs, "The runs of the panel above", _scale(runs))
+    told = with_care(runs, "The runs of the panel above")
+    return explorers.seeds(runs, told, _scale(runs), comparison=ON_ONE_MACHINE)
 
 
 def _diagnoses(runs: pd.DataFrame) -> Any:
@@ -51,8 +53,9 @@ def _diagnoses(runs: pd.DataFrame) -> Any:
         for name, cell in runs.groupby("cell", sort=False)
         for title, lines in diagnosis.blocks(diagnosis.diagnose(cell)).items()
     }
-    told = "Verdict and remedy for each cell of the panel above"
-    return pages.lists(found, figures.caption(runs, told, _scale(runs), cell=("cell",)))
+    told = with_care(runs, "Verdict and remedy for each cell of the panel above")
+    shown = figures.caption(runs, told, _scale(runs), cell=("cell",), comparison=ON_ONE_MACHINE)
+    return pages.lists(found, shown)
 
 
 def _scale(runs: pd.DataFrame) -> str:

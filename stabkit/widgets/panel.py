@@ -71,7 +71,7 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
         self.measure.on_click(lambda _: self._start(self._measure, ready=False))
         self.run.on_click(lambda _: self._start(self._train, ready=True))
         self.stop.on_click(lambda _: self.end())
-        form.on_change(self._changed)
+        form.on_change(self._turned)
         self._look()
         self._changed()
 
@@ -94,9 +94,10 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
 
     def _look(self) -> None:
         try:
-            self._say(" ".join(self.archive.look()))
+            self._standing: object = " ".join(self.archive.look())
         except StabkitError as problem:
-            self._say(problem)
+            self._standing = problem
+        self._say(self._standing)
 
     def _say(self, problem: object, details: str = "") -> None:
         more = f"<details><summary>Details</summary><pre>{escape(details)}</pre></details>"
@@ -105,7 +106,13 @@ class StudyPanel(ipywidgets.VBox):  # type: ignore[misc]
     def _tell(self, sentence: str) -> None:
         self.status.value = f'<p role="status">{escape(sentence)}</p>'
 
-    def _changed(self, _: Any = None) -> None:
+    def _turned(self, _: Any) -> None:
+        """A control was: what was wrong with the last choice is so no longer."""
+        if not self.busy:
+            self._say(self._standing)
+        self._changed()
+
+    def _changed(self) -> None:
         """Recompute the plan from the controls and show it."""
         self._choice, self.plan = self.form.read(), None
         subject = self._subject(**self._choice) if self._choice else None
