@@ -329,7 +329,14 @@ def test_seeds_stand_beside_the_same_with_correction_switched(
     page.choose("recipe", "neither")
     assert [cell.name for cell in chosen_cells(page)][1] == "Devlin at 1e-4"
     page.choose("recipe", "Lee")
-    assert "No runs have bias correction on and all else as Lee." in page.said
+    assert (
+        "No runs have bias correction on and all else as Lee; "
+        "the nearest are of 3 epochs, with correction at 3e-4." in page.said
+    )
+    page.choose("recipe", "Ours")
+    assert "correction off and all else as Ours; the nearest are of Devlin at 3e-4." in page.said
+    page.choose("task", "mini-cola")
+    assert "No runs with mini-bert on mini-cola have bias correction on." in page.said
     assert page.complaints() == []
 
 
@@ -681,12 +688,37 @@ def test_a_control_answers_at_once(
 
 def test_what_is_shown_can_be_downloaded(browser: Any, folder: Path) -> None:
     page = Page(browser, folder / "seeds.html")
+    for name, value in {"recipe": "Lee", "compare": "Ours", "number": 10}.items():
+        page.choose(name, value)
+    table, cells = page.csv(), chosen_cells(page)
+    runs = table[table["of"] == "runs"]
+    assert runs["score_percent"].tolist() == pytest.approx(
+        np.concatenate([cell.scores for cell in cells])
+    )
+    assert runs["times_drawn"].sum() == 10 * len(cells)
+    draws = table[table["of"] == "share that fails of 10 runs (%)"]
+    assert len(runs) + len(draws) == len(table)
+    for cell, (_, rows) in zip(cells, draws.groupby("recipe", sort=False), strict=True):
+        centres = np.linspace(0, 100, 11)
+        assert rows["bin_centre"].tolist() == pytest.approx(centres)
+        counts, _ = np.histogram(cell.repeats("failed", 10), np.append(centres - 5, 105))
+        assert rows["draws"].tolist() == counts.tolist()
+    page = Page(browser, folder / "rates.html")
+    for name, value in {"learning_rate": 1e-4, "beta2": 0.98, "epochs": 10}.items():
+        page.choose(name, value)
     table = page.csv()
-    cells = chosen_cells(page)
-    assert len(table) == sum(len(cell.scores) for cell in cells)
-    assert table["times_drawn"].sum() == 5 * len(cells)
-    table = Page(browser, folder / "rates.html").csv()
-    assert table["learn_nothing"].sum() == failure_curve(made.pilot())["failures"].sum()
+    grid, curve = table[table["of"] == "grid"], table[table["of"] == "curve"]
+    assert len(grid) + len(curve) == len(table)
+    assert grid["learn_nothing"].sum() == failure_curve(made.pilot())["failures"].sum()
+    assert set(zip(grid["beta2"], grid["epochs"], strict=True)) == {(0.999, 3)}
+    names = ["learning_rate", "bias_correction", "beta2", "epochs"]
+    assert curve[names].drop_duplicates().to_numpy().tolist() == [[1e-4, False, 0.98, 10]]
+    t = np.arange(1, 1_001)
+    scheduled = 1e-4 * linear_schedule(t, 1_000)
+    assert curve["step"].tolist() == t.tolist()
+    assert curve["rate_as_set"].tolist() == pytest.approx(scheduled.tolist(), rel=1e-12)
+    wanted = scheduled * hidden_multiplier(t, 0.9, 0.98)
+    assert curve["rate_in_effect"].tolist() == pytest.approx(wanted.tolist(), rel=1e-12)
     page = Page(browser, folder / "inside.html")
     table = page.csv()
     assert len(table) == 2 * len(page.data["step"])

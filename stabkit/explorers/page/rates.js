@@ -98,8 +98,16 @@ function rates(data, choice) {
   return {
     figures: [grid(data, choice), curve(data, choice, found)], said, outputs: {},
     rows: [
-      ["learning_rate", "bias_correction", "runs", "learn_nothing", "mean_score_percent"],
-      ...data.cells.map((c) => [c.learning_rate, c.bias_correction, c.runs, c.failures, c.mean]),
+      [
+        "of", ...data.axes, "beta2", "epochs", "runs", "learn_nothing", "mean_score_percent",
+        "step", "rate_as_set", "rate_in_effect",
+      ],
+      ...data.cells.map((c) => [
+        "grid", ...data.axes.map((axis) => c[axis]), data.made.beta2, data.made.epochs, c.runs, c.failures, c.mean, "", "", "",
+      ]),
+      ...t.map((step, i) => [
+        "curve", ...data.axes.map((axis) => cell[axis]), choice.beta2, choice.epochs, "", "", "", step, set[i], real[i],
+      ]),
     ],
   };
 }

@@ -130,9 +130,13 @@ function bins(groups, choice) {
   return { centres, counts, width, range: [from - width, from + (number + 1) * width] };
 }
 
-function spread(data, groups, choice) {
-  const { centres, counts, width, range } = bins(groups, choice);
-  const { name, unit } = STATISTICS[choice.statistic];
+/** What is counted in bins, with its unit. */
+function counted({ statistic, number }) {
+  const { name, unit } = STATISTICS[statistic];
+  return `${name} of ${number} runs (${unit})`;
+}
+
+function spread(data, groups, choice, { centres, counts, width, range }) {
   const rules = groups.flatMap((one) => [[one, one.cell.runs, "all"], [one, one.drawn, "drawn"]])
     .map(([one, runs, word]) => ({ value: one.of(runs), tint: one.tint, word, text: `${one.cell.label}, ${word}` }));
   const step = 0.06, top = (1.05 * Math.max(...counts.flat())) / (1 - step * rules.length); // a row over the bars for each name
@@ -145,14 +149,14 @@ function spread(data, groups, choice) {
     xanchor: 2 * value > range[0] + range[1] ? "right" : "left", // to where there is room
   }));
   return {
-    title: `The same draw ${thousand} times: ${name} of ${choice.number} runs`,
+    title: `The same draw ${thousand} times: ${STATISTICS[choice.statistic].name} of ${choice.number} runs`,
     traces: groups.map((one, i) => ({
       type: "bar", x: centres, y: counts[i], width, marker: { color: one.tint, opacity: 0.55, line: { width: 0 } },
       hovertemplate: `${one.name}: %{y} draws at %{x:.1f}<extra></extra>`,
     })),
     layout: {
       showlegend: false, barmode: "overlay", bargap: 0, margin: { t: 12, r: 4, b: 66, l: 46 },
-      xaxis: { title: { text: `${name} of ${choice.number} runs (${unit})`, standoff: 8 }, range, showgrid: false },
+      xaxis: { title: { text: counted(choice), standoff: 8 }, range, showgrid: false },
       yaxis: { title: { text: `of ${thousand} draws`, standoff: 4 }, range: [0, top] },
       shapes, annotations,
     },
@@ -234,7 +238,15 @@ function rivals(data, choice, cell) {
 /** Why there is nothing to compare with. */
 function alone(data, choice, cell) {
   const { compare } = choice, { model, task } = cell;
-  if (compare === SWITCHED) return `No runs have bias correction ${cell.bias_correction ? "off" : "on"} and all else as ${cell.name}.`;
+  if (compare === SWITCHED) {
+    const word = cell.bias_correction ? "off" : "on";
+    const others = data.cells.filter((one) =>
+      one.model === model && one.task === task && one.bias_correction !== cell.bias_correction);
+    if (!others.length) return `No runs with ${model} on ${task} have bias correction ${word}.`;
+    const other = nearest(others, cell, data.axes);
+    return `No runs have bias correction ${word} and all else as ${cell.name}; ` +
+      `the nearest are of ${other.name} at ${short(other.learning_rate)}.`;
+  }
   if (compare === cell.recipe) return `The runs of ${compare} are those shown; choose another recipe to compare them with.`;
   const all = data.cells.filter(({ recipe }) => recipe === compare), here = all.filter((one) => one.task === task);
   const other = nearest(here.length ? here : all, cell, ["model", "task"]);
@@ -246,7 +258,8 @@ function seeds(data, choice) {
   const like = rivals(data, choice, cell);
   const other = like.length ? nearest(like, choice, data.axes) : cell;
   const groups = (other === cell ? [cell] : [cell, other]).map((one, i) => group(data, one, choice, i));
-  const { name, unit } = STATISTICS[choice.statistic];
+  const { name, unit } = STATISTICS[choice.statistic], found = bins(groups, choice);
+  const at = (one) => data.axes.map((axis) => one.cell[axis]);
   const said = groups.map((one) =>
     `${one.name}: ${failures(one.drawn)} of ${choice.number} drawn runs fail; ${name} ${digits(one.of(one.drawn))} ${unit}, ` +
     `of all ${one.cell.runs.length} runs ${digits(one.of(one.cell.runs))}; 95 of 100 draws give ${between(middle(one.repeats))}.`);
@@ -254,7 +267,7 @@ function seeds(data, choice) {
   if (other !== cell) said.push(apart(groups, name, choice.number), answer(groups, choice.statistic, name));
   else if (choice.compare) said.push(alone(data, choice, cell));
   return {
-    figures: [strips(data, groups, choice), spread(data, groups, choice)], said,
+    figures: [strips(data, groups, choice), spread(data, groups, choice, found)], said,
     outputs: { number: choice.number },
     numbers: [
       ["runs", "failed", "failed, %", "std", "mean"],
@@ -263,11 +276,12 @@ function seeds(data, choice) {
       ]),
     ],
     rows: [
-      [...data.axes, "seed", "score_percent", "failed", "times_drawn"],
+      ["of", ...data.axes, "seed", "score_percent", "failed", "times_drawn", "bin_centre", "draws"],
       ...groups.flatMap((one) => one.cell.runs.map((run) => [
-        ...data.axes.map((axis) => one.cell[axis]), ...run.slice(0, 3),
-        one.drawn.filter((drawn) => drawn === run).length,
+        "runs", ...at(one), ...run.slice(0, 3), one.drawn.filter((drawn) => drawn === run).length, "", "",
       ])),
+      ...groups.flatMap((one, i) => found.centres.map((centre, bin) =>
+        [counted(choice), ...at(one), "", "", "", "", centre, found.counts[i][bin]])),
     ],
   };
 }
