@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import jupytext  # type: ignore[import-untyped]
+import numpy as np
+import pandas as pd
 import published
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -21,11 +23,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
 from safetensors.numpy import load_file
-from test_explorers_browser import Page, chosen_cells, enough
+from test_explorers_browser import Page, chosen_cells, enough, found
 
-from stabkit import pages, stats, studies
+from stabkit import exhibits, pages, stats, studies
+from stabkit.barriers import between, heights
 from stabkit.config import RunConfig
+from stabkit.schedule import short as written
 from stabkit.studies import fresh
+from stabkit.tables import failure_curve
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -316,6 +321,99 @@ def test_the_first_page_says_how_many_seeds_tell_devlin_from_ours(
         assert cell.scores.tolist() == pytest.approx((100 * published).tolist(), abs=0.051)
     numbers = enough(cells, page.chosen("statistic"))
     assert numbers is not None and f"From {numbers} seeds of each on" in page.said
+
+
+def explorer(browser: Any, page: Path, kind: str, place: int = 0, width: int = 390) -> Page:
+    """Open a built page and leave one of its explorers alone, so that its controls are found."""
+    opened(browser, page, width)
+    found = Page(browser, page, width)
+    waited(browser, lambda b: b.execute_script(DRAWN))
+    browser.execute_script(
+        "const all = [...document.querySelectorAll('.stabkit-explorer')];"
+        "const [kind, place] = arguments;"
+        "const one = all.filter(({dataset}) => dataset.kind === kind)[place];"
+        "for (const other of all) if (other !== one) other.remove();",
+        *(kind, place),
+    )
+    found.data = found.run("return JSON.parse(document.querySelector(ISLAND).textContent)")
+    return found
+
+
+def published_or_skip(table: pd.DataFrame) -> pd.DataFrame:
+    if table.empty:
+        pytest.skip("what this page shows is not published")
+    return table
+
+
+@pytest.mark.browser
+def test_rates_of_the_book_are_those_published(browser: Any, built: Path) -> None:
+    runs = published_or_skip(pages.runs("pilot-rte"))
+    page = explorer(browser, built / "051_bias_correction.html", "rates")
+    cells = list(failure_curve(runs).itertuples())
+    assert len(cells) == len(page.data["cells"])
+    for cell in cells[::5]:
+        page.choose("learning_rate", cell.learning_rate)
+        page.choose("bias_correction", cell.bias_correction)
+        of_cell = runs.query(
+            "learning_rate == @cell.learning_rate and bias_correction == @cell.bias_correction"
+        )
+        counts, score = f"{cell.failures} of {cell.runs} runs", 100 * of_cell["score_last"].mean()
+        arm = "with" if cell.bias_correction else "without"
+        assert f"At {written(cell.learning_rate)} {arm} correction, " in page.said
+        assert f"{counts} learn nothing: {100 * cell.rate:.1f} %" in page.said
+        told = re.search(r"mean score ([\d.]+) %", page.said)
+        assert told and float(told[1]) == pytest.approx(score, abs=0.0501)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("place", [0, 1])
+def test_swaps_of_the_book_are_those_published(browser: Any, built: Path, place: int) -> None:
+    table = published_or_skip(pages.shelf("layer-swaps"))
+    models = [rows for _, rows in table.groupby(["model", "task"], sort=False)]
+    page = explorer(browser, built / "041_forgetting.html", "swap", place, 1280)
+    for embeddings, k in ((True, 3), (False, 7)):
+        page.choose("embeddings", embeddings)
+        page.choose("k", k)
+        rows = models[place].query("embeddings == @embeddings")
+        means = np.exp(rows.groupby(["failed", "k"])["nll"].mean())
+        for failed, shown in zip((True, False), page.numbers()[1:], strict=True):
+            wanted = [means[failed, at] for at in (0, k, rows["k"].max())]
+            shown = [float(cell.replace(",", "")) for cell in shown[1:]]
+            assert shown == pytest.approx(wanted, rel=6e-3)
+
+
+@pytest.mark.browser
+def test_runs_of_the_book_can_be_looked_into_step_by_step(browser: Any, built: Path) -> None:
+    runs = published_or_skip(exhibits.usual())
+    page = explorer(browser, built / "041_forgetting.html", "inside")
+    page.choose("at", 40)
+    step = page.data["step"][40]
+    for kind, told in zip(("failed", "successful"), page.said.split(". "), strict=True):
+        name = page.data["runs"][page.chosen(kind)]["name"]
+        seed, corrected, rate = re.findall(r"seed (\d+), (with|without) correction, (.+)", name)[0]
+        (run,) = runs[
+            (runs["seed"] == int(seed))
+            & (runs["bias_correction"] == (corrected == "with"))
+            & (runs["learning_rate"].map(written) == rate)
+            & (runs["model"] == "mini-bert")
+        ].to_dict("records")
+        assert run["failed"] == (kind == "failed")
+        loss = pages.published().history(run["key"])["loss"].rolling(20, min_periods=1).mean()
+        assert found(told)[:2] == [step, pytest.approx(loss[step - 1], abs=6e-4)]
+
+
+@pytest.mark.browser
+def test_planes_of_the_book_are_those_published(browser: Any, built: Path) -> None:
+    table = published_or_skip(pages.shelf("loss-surfaces", "failed_run"))
+    planes = [plane for _, plane in table.groupby("key", sort=False)]
+    page = explorer(browser, built / "052_surfaces.html", "surface")
+    assert len(planes) == len(page.data["planes"]) > 1
+    for place, plane in enumerate(planes):
+        for value in ("loss", "gradient_norm"):
+            page.choose("plane", place)
+            page.choose("value", value)
+            told = found(page.said.split(" The path")[0])
+            assert told[4:6] == pytest.approx(list(heights(between(plane), value)), rel=6e-3)
 
 
 @pytest.mark.browser
