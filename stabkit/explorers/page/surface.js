@@ -70,7 +70,8 @@ function words(data, choice, { plane, place, height, title }) {
   if (choice.trajectories && !paths.length && data.planes.some((one) => Object.keys(one.paths).length)) {
     said.push("The paths of these two runs are not recorded.");
   }
-  said.push(choice.view === "relief" ? "Drag the relief to turn it; a click reads off a point." : "A click on the plane reads off a point.");
+  const how = choice.view === "relief" ? "Drag the relief to turn it; a click" : "A click on the plane";
+  said.push(`${how} reads off a point. The csv lists every point.`);
   return said;
 }
 
