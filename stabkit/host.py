@@ -21,6 +21,7 @@ from stabkit.errors import StabkitError
 STORE = "STABKIT_STORE"  # the environment variable that the command line reads, too
 ROOT = Path(__file__).parents[1]  # of the checkout, where the package lies in one
 DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
+KEPT = ("torch", "ipywidgets")  # as the host has them
 FRONT_END = "jupyterlab_widgets"  # what draws ipywidgets in a JupyterLab or Notebook page
 UNDRAWN = (
     "The page that you look at was loaded without ipywidgets, which draw the panel: save the "
@@ -97,17 +98,19 @@ def installed() -> bool:
 
 
 def install(checkout: Path) -> None:
-    """Install the package from ``checkout`` with what it needs, and torch as the host has it.
+    """Install the package from ``checkout`` with what it needs, but keep the host's torch.
 
-    A host's torch fits its GPU and is gigabytes large, so pip may not replace it; without one, pip
-    brings one. Raises StabkitError where pip fails, or where it replaced what this kernel has
-    loaded.
+    A host's torch fits its GPU and is gigabytes large, so pip may not replace it; nor its
+    ipywidgets, whose version its pages draw. What the host has none of, pip brings. Raises
+    StabkitError where pip fails, or where it replaced what this kernel has loaded.
     """
     torch, widgets, before = _version("torch"), _version(FRONT_END), _loaded()
     print(f"Installing stabkit from {checkout}, with {_torch(torch)}; this takes a minute or more.")
     with TemporaryDirectory() as folder:
         kept = Path(folder, "constraints.txt")
-        kept.write_text(f"torch=={torch}\n" if torch else "", encoding="utf-8")
+        here = {name: version for name in KEPT if (version := _version(name))}
+        lines = (f"{name}=={version}\n" for name, version in here.items())
+        kept.write_text("".join(lines), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet"]
         command += ["--disable-pip-version-check", "--constraint", str(kept)]
         command += ["--editable", f"{checkout}[widgets]"]

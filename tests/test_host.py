@@ -118,6 +118,16 @@ def test_a_host_without_torch_gets_one(bare: Bare) -> None:
     assert f"no GPU, {os.cpu_count()} cores: mini scale." in done.stdout
 
 
+def test_a_host_keeps_the_ipywidgets_that_its_page_draws(bare: Bare) -> None:
+    bare.has("ipywidgets", "7.7.1")
+    done = bare.run(first_cell())
+    assert done.returncode == 0, done.stderr
+    assert bare.pip()[1] == "ipywidgets==7.7.1\n"
+    bare.has("torch", "2.9.0", NO_GPU)
+    assert bare.run(first_cell()).returncode == 0
+    assert bare.pip()[1] == "torch==2.9.0\nipywidgets==7.7.1\n"
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_page_loaded_without_widgets_is_to_be_reloaded(bare: Bare, there: bool) -> None:
     if there:

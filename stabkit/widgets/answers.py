@@ -10,11 +10,11 @@ import pandas as pd
 from stabkit import diagnosis, explorers, figures, pages
 from stabkit.errors import StabkitError
 from stabkit.presets import is_organism
-from stabkit.widgets.drawing import ON_ONE_MACHINE, with_care
 
 if TYPE_CHECKING:
     from stabkit.widgets.panel import StudyPanel
 
+ON_ONE_MACHINE = ("model", "task", "device", "hardware")  # what a caption lets be compared
 WITHOUT_KERNEL = "*In a notebook, the answer appears here, from the runs of the panel above.*"
 NONE_YET = "*No runs yet: press Run in the panel above, then run this cell again.*"
 
@@ -30,6 +30,16 @@ def explored(panel: StudyPanel) -> Any:
 def diagnosed(panel: StudyPanel) -> Any:
     """Return the diagnosis of each cell that a panel shows; a sentence while there is no run."""
     return _answered(panel, _diagnoses)
+
+
+def with_care(table: pd.DataFrame, finding: str) -> str:
+    """Return a finding, with a word of care where published or stored runs are of other machines.
+
+    The book refuses such a comparison (``figures.caption``); of their own runs readers judge.
+    """
+    machines = table[["device", "hardware"]].drop_duplicates()
+    care = "; compare with care: the runs are of several hardware classes"
+    return finding + care if len(machines) > 1 else finding
 
 
 def _answered(panel: StudyPanel, answer: Any) -> Any:

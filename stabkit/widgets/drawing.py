@@ -14,8 +14,8 @@ from plotly.offline import get_plotlyjs
 
 from stabkit import figures
 from stabkit.figures.style import CONFIG, csv_link
+from stabkit.widgets.answers import ON_ONE_MACHINE, with_care
 
-ON_ONE_MACHINE = ("model", "task", "device", "hardware")  # what a caption lets be compared
 ALT = "The dev score of every stored run of the chosen settings; failed runs are crosses."
 
 
@@ -38,16 +38,6 @@ def caption(table: pd.DataFrame) -> str:
     finding = with_care(table, f"{failures} of {len(table)} runs failed")
     scale = str(table["model"].iloc[0])
     return figures.caption(table, finding, scale, cell=["cell"], comparison=ON_ONE_MACHINE)
-
-
-def with_care(table: pd.DataFrame, finding: str) -> str:
-    """Return a finding, with a word of care where published or stored runs are of other machines.
-
-    The book refuses such a comparison (``figures.caption``); of their own runs readers judge.
-    """
-    machines = table[["device", "hardware"]].drop_duplicates()
-    care = "; compare with care: the runs are of several hardware classes"
-    return finding + care if len(machines) > 1 else finding
 
 
 def summary(table: pd.DataFrame) -> str:
