@@ -74,6 +74,20 @@ def figure_3(table: pd.DataFrame) -> Finding:
     return Finding(*head, counts[2].runs, told, holds, as_long, "%", doubtful=alike or None)
 
 
+def wants_steps(table: pd.DataFrame) -> bool:
+    """Say whether few steps, not few examples, leave runs of one task without having learned.
+
+    More steps on the same examples leave significantly fewer (Fisher's exact test), and with the
+    full set most runs learn.
+    """
+    named = settings(table)
+    if {*named} != {*SETTINGS}:
+        return False
+    full, few, as_long = (_count(table[named == name]) for name in SETTINGS)
+    fewer = few.failures > as_long.failures and fisher(*few, *as_long) < ALPHA
+    return fewer and 2 * full.failures < full.runs
+
+
 def figure_5(table: pd.DataFrame) -> list[Finding]:
     """Judge the correction on each model, and whether RoBERTa needs it least."""
     only(table, "task", "epochs", "multiplier", "warmup")

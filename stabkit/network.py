@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +43,7 @@ class Single:
     def __init__(self, config: RunConfig, labels: int, device: torch.device) -> None:
         """Build a model of the run's shape on the device; ``load`` gives it its weights."""
         self.origin = models.Origin(config, labels)
-        self.model = models.build(config, labels)
+        self.model = deepcopy(self.origin.start(config))
         self.model.to(device)  # type: ignore[arg-type]
         self.generators: list[torch.Generator] = []
         if config.mixout:

@@ -11,6 +11,7 @@ in a grid what can be run at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Stacked:
     def __init__(self, config: RunConfig, labels: int, device: torch.device, seeds: int) -> None:
         """Build ``seeds`` models of the run's shape; ``load`` gives them their weights."""
         self.origin = models.Origin(config, labels)
-        self.model = models.build(config, labels)
+        self.model = deepcopy(self.origin.start(config))
         self.model.set_attn_implementation("eager")  # sdpa's kernels are not batched over weights
         self.model.to(device)  # type: ignore[arg-type]
         self.generators: list[torch.Generator] = []

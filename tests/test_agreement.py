@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stabkit import agreement
-from stabkit.agreement import SETTINGS, as_table, settings
+from stabkit.agreement import SETTINGS, as_table, settings, wants_steps
 from stabkit.errors import StabkitError
 from stabkit.findings import Finding, outcome
 from stabkit.stats import Estimate, wilson
@@ -111,6 +111,14 @@ def test_large_numbers_are_shown_without_decimals() -> None:
     wide = Finding("Fig. 2", "more", 6, "", True, Estimate(81.88, 0.03, 259880.99), "", 1)
     assert wide.shown() == "81.88 (0.03 to 259,881)"
     assert wide.told == "holds, perhaps by chance"
+
+
+def test_steps_are_wanted_where_they_help_and_the_full_set_does_not_fail() -> None:
+    assert wants_steps(small(0, 11, 0))
+    assert not wants_steps(small(0, 1, 0)), "perhaps by chance"
+    assert not wants_steps(small(0, 0, 11)) and not wants_steps(small(20, 25, 5))
+    table = small(0, 11, 0)
+    assert not wants_steps(table[table["max_steps"].isna()]), "no runs of as many steps"
 
 
 def test_settings_of_small_data() -> None:
