@@ -173,11 +173,12 @@ def _stabkit(one: Contestant, folder: str, work: Workload, clock: Clock) -> None
         train.fine_tune(learner, data, few, clock)
 
 
-def _clip_only(parameters: Any, limit: float | None) -> Any:
+def _clip_only(parameters: Any, optimizer: Any, limit: float | None) -> Any:
     """Clip as torch does, keeping no norms: what the loop would do without recording."""
     import torch
 
-    torch.nn.utils.clip_grad_norm_(parameters, limit or float("inf"))
+    updated = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(updated, limit or float("inf"))
     return torch.zeros(len(parameters))
 
 

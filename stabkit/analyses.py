@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+import stabkit
 from stabkit.batches import Encoded, encode
 from stabkit.config import RunConfig
 from stabkit.errors import StabkitError
@@ -205,14 +206,16 @@ def _made_again(row: dict[str, Any]) -> PreTrainedModel:
 def _as_made(row: dict[str, Any]) -> tuple[ExecutorName, int, torch.device]:
     """Return how to make a run again: executor, threads, device.
 
-    Raises StabkitError on other hardware than the run's: other bits may be another outcome.
+    Raises StabkitError on other hardware than the run's, or with another version of this package:
+    other bits may be another outcome.
     """
     device = torch.device(row["device"])
-    if (here := hardware(device)) != row["hardware"]:
+    made = f"on {row['hardware']} with stabkit {row['version']}"
+    if (here := f"on {hardware(device)} with stabkit {stabkit.__version__}") != made:
         raise StabkitError(
-            f"the weights of run {row['key']} have to be made again on {row['hardware']}, where it "
-            f"was made, and this is {here}: the run might end otherwise; do the analysis there, "
-            "or do the study here (stabkit study --anew)"
+            f"the weights of run {row['key']} have to be made again as they were made, {made}, and "
+            f"this would be {here}: the run might end otherwise; do the analysis there, or do the "
+            "study here (stabkit study --anew)"
         )
     return row["executor"], int(row["threads"]), device
 

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from stabkit.products import linear
+
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # torch's names of them
+ROUND = 16  # products of few shapes: a kernel is made for each
 MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
 
 
@@ -24,34 +27,47 @@ MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precisi
 class Layout:
     """Where the tokens of a padded batch lie, one after the other and by row, head and time.
 
-    ``rows`` are the places of the real tokens in the padded batch. ``split`` and ``merge`` index
-    vectors of one head: from (token; query, key or value; head) to (query, key or value; row; head;
-    time) and back, where padding takes the first token's. ``places`` does for one of the three what
-    ``merge`` does for all. ``bias`` is added to the scores, 0 or ``MASKED``.
+    Packed are the ``tokens`` real ones and, where there is padding, some spare rows up to a
+    multiple of ``ROUND``, which stand for all of it. ``rows`` are the places of all packed rows in
+    the padded batch. ``split`` and ``merge`` index vectors of one head: from (packed row; query,
+    key or value; head) to (query, key or value; row; head; time) and back. ``spread`` and
+    ``places`` do for one of the three what these do for all. ``bias`` is added to the scores (row
+    and head x 1 x time), 0 or ``MASKED``.
     """
 
     batch: int
     length: int
+    tokens: int
     rows: Tensor
     split: Tensor
     merge: Tensor
+    spread: Tensor
     places: Tensor
-    bias: Tensor | None
+    bias: Tensor
 
     @classmethod
     def of(cls, mask: Tensor, heads: int, dtype: torch.dtype) -> Layout:
         """Return the layout of a batch's mask (batch x length, 0 or 1)."""
         batch, length = mask.shape
         flat, head, three = mask.reshape(-1), torch.arange(heads), torch.arange(3)
-        rows, count = flat.nonzero().squeeze(1), batch * heads * length
-        token = ((flat.cumsum(0) - 1) * flat).view(batch, 1, length)
-        split = (token * 3 + three[:, None, None, None]) * heads + head[:, None]
-        where = (rows // length * heads * length + rows % length)[:, None, None]
-        merge = where + three[:, None] * count + head * length
-        padded = len(rows) < len(flat)
-        bias = ((1 - mask) * MASKED).to(dtype)[:, None, None] if padded else None
-        places = merge[:, 0].reshape(-1)
-        return cls(batch, length, rows, split.reshape(-1), merge.reshape(-1), places, bias)
+        rows, slots = flat.nonzero().squeeze(1), batch * heads * length
+        tokens = len(rows)
+        if tokens < len(flat):
+            spare = flat.argmin().expand(ROUND - tokens % ROUND)
+            rows = torch.cat((rows, spare))
+        packed = torch.where(flat > 0, flat.cumsum(0) - 1, tokens).view(batch, 1, length)
+        spread = packed * heads + head[:, None]
+        split = (packed * 3 + three[:, None, None, None]) * heads + head[:, None]
+        places = (rows // length * heads * length + rows % length)[:, None] + head * length
+        merge = places[:, None] + three[:, None] * slots
+        bias = ((1 - mask) * MASKED).to(dtype).repeat_interleave(heads, 0)[:, None]
+        split, merge, spread, places = (i.reshape(-1) for i in (split, merge, spread, places))
+        return cls(batch, length, tokens, rows, split, merge, spread, places, bias)
+
+    @property
+    def padded(self) -> bool:
+        """Whether the batch has padding."""
+        return self.tokens < self.batch * self.length
 
 
 @dataclass(frozen=True)
@@ -92,19 +108,12 @@ class Parts:
         return [tensor for module in modules for tensor in (module.weight, module.bias)]
 
 
-class Keep(NamedTuple):
-    """A dropout for one use: what is kept (1, the rest 0), and its scale."""
-
-    mask: Tensor
-    scale: float
-
-
 class Drawn(NamedTuple):
-    """What a layer drops in one use; None where nothing is dropped."""
+    """What the dropouts of a layer multiply by in one use: 0 or 1 / (1 - p); None drops nothing."""
 
-    attention: Keep | None
-    output: Keep | None
-    last: Keep | None
+    attention: Tensor | None
+    output: Tensor | None
+    last: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -142,15 +151,15 @@ class Layer(torch.autograd.Function):
         w, wo, wu, wd = (a.to(half) for a in (torch.cat((wq, wk, wv)), wo, wu, wd))
         b, bo, bu, bd = (a.to(half) for a in (torch.cat((bq, bk, bv)), bo, bu, bd))
         states = flat.to(half)
-        context, *attended = _attend(torch.addmm(b, states, w.t()), layout, drawn, formula)
-        output = torch.addmm(bo, context, wo.t())
-        first = flat + _dropped(output, drawn.output)
+        context, *attended = _attend(linear(states, w, b), layout, drawn, formula)
+        output = linear(context, wo, bo)
+        first = _added(flat, output, drawn.output)
         mid, *norm_1 = torch.native_layer_norm(first, g1.shape, g1, c1, formula.eps)
         middle = mid.to(half)
-        inner = torch.addmm(bu, middle, wu.t())
+        inner = linear(middle, wu, bu)
         active = nn.functional.gelu(inner, approximate=formula.gelu)
-        output = torch.addmm(bd, active, wd.t())
-        last = mid + _dropped(output, drawn.last)
+        output = linear(active, wd, bd)
+        last = _added(mid, output, drawn.last)
         y, *norm_2 = torch.native_layer_norm(last, g2.shape, g2, c2, formula.eps)
         ctx.save_for_backward(
             *(states, w, *attended, context, wo, first, g1, c1, *norm_1),
@@ -167,22 +176,23 @@ class Layer(torch.autograd.Function):
         states, w, *attended, context, wo, first, g1, c1, m1, r1 = saved[:-10]
         middle, wu, inner, active, wd, last, g2, c2, m2, r2 = saved[-10:]
         d_last, *d_norm_2 = _norm_back(grad.flatten(0, -2), last, m2, r2, g2, c2)
-        d_output = _dropped(d_last.to(half), drawn.last)
+        d_output = _dropped(d_last, drawn.last).to(half)
         d_down = _linear_back(d_output, active)
-        d_inner = torch.ops.aten.gelu_backward(d_output.mm(wd), inner, approximate=ctx.formula.gelu)
+        d_inner = torch.ops.aten.gelu_backward(
+            linear(d_output, wd.t()), inner, approximate=ctx.formula.gelu
+        )
         d_up = _linear_back(d_inner, middle)
-        d_mid = d_last.add_(d_inner.mm(wu))
+        d_mid = d_last.add_(linear(d_inner, wu.t()))
         d_first, *d_norm_1 = _norm_back(d_mid, first, m1, r1, g1, c1)
-        d_output = _dropped(d_first.to(half), drawn.output)
+        d_output = _dropped(d_first, drawn.output).to(half)
         d_dense = _linear_back(d_output, context)
-        d_qkv = _attend_back(d_output.mm(wo), ctx.layout, drawn, ctx.formula, *attended)
+        d_qkv = _attend_back(linear(d_output, wo.t()), ctx.layout, drawn, ctx.formula, *attended)
         d_w, d_b = _linear_back(d_qkv, states)
-        for d, part in reversed(list(zip(d_qkv.chunk(3, 1), w.chunk(3), strict=True))):
-            d_first.add_(d.mm(part))
+        d_x = d_first.add_(linear(d_qkv, w.t()))
         d_heads = [d for pair in zip(d_w.chunk(3), d_b.chunk(3), strict=True) for d in pair]
         found = *d_heads, *d_dense, *d_norm_1, *d_up, *d_down, *d_norm_2
         dtype = grad.dtype
-        return d_first.view(grad.shape), None, None, None, *(d.to(dtype) for d in found)
+        return d_x.view(grad.shape), None, None, None, *(d.to(dtype) for d in found)
 
 
 def _attend(
@@ -192,14 +202,9 @@ def _attend(
     width = qkv.shape[1] // (3 * formula.heads)
     heads = qkv.view(-1, width).index_select(0, layout.split)
     q, k, v = heads.view(3, -1, layout.length, width).unbind()
-    scores = torch.bmm(q, k.transpose(1, 2))
-    if layout.bias is None:
-        scores = scores.mul_(formula.scaling)
-    else:
-        by_head = scores.view(layout.batch, -1, *scores.shape[1:])
-        scores = torch.add(layout.bias, by_head, alpha=formula.scaling).view(scores.shape)
-    shares = torch.softmax(scores, -1)
-    dropped = _dropped(shares, drawn.attention)
+    scores = torch.baddbmm(layout.bias, q, k.transpose(1, 2), alpha=formula.scaling)
+    shares = torch.softmax(scores.to(torch.promote_types(scores.dtype, torch.float32)), -1)
+    dropped = _dropped(shares, drawn.attention).to(q.dtype)
     context = torch.bmm(dropped, v).view(-1, width).index_select(0, layout.places)
     return context.view(qkv.shape[0], -1), q, k, v, shares, dropped
 
@@ -216,12 +221,11 @@ def _attend_back(
     dropped: Tensor,
 ) -> Tensor:
     """Return the gradient of ``_attend``'s queries, keys and values (tokens x 3 hidden)."""
-    spread = torch.zeros_like(q).view(-1, q.shape[-1])
-    spread.index_copy_(0, layout.places, grad.view(-1, q.shape[-1]))
-    grad_context = spread.view(q.shape)
-    d_shares = _dropped(torch.bmm(grad_context, v.transpose(1, 2)), drawn.attention)
+    grad_context = grad.view(-1, q.shape[-1]).index_select(0, layout.spread).view(q.shape)
+    d_dropped = torch.bmm(grad_context, v.transpose(1, 2)).to(shares.dtype)
+    d_shares = _dropped(d_dropped, drawn.attention)
     d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype)
-    d_scores = d_scores.mul_(formula.scaling)
+    d_scores = d_scores.mul_(formula.scaling).to(q.dtype)
     heads = q.new_empty(3, *q.shape)
     torch.bmm(d_scores, k, out=heads[0])
     torch.bmm(d_scores.transpose(1, 2), q, out=heads[1])
@@ -241,9 +245,15 @@ def _norm_back(
 
 def _linear_back(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of a linear part's weight and bias."""
-    return grad.t().mm(x), grad.sum(0)
+    return linear(grad.t(), x.t()), grad.sum(0)
 
 
-def _dropped(x: Tensor, keep: Keep | None) -> Tensor:
-    """Return x, or its gradient, with entries dropped."""
-    return x if keep is None else torch.mul(x, keep.mask).mul_(keep.scale)
+def _dropped(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Return x, or its gradient, with entries dropped and the rest scaled."""
+    return x if factors is None else torch.mul(x, factors)
+
+
+def _added(x: Tensor, output: Tensor, factors: Tensor | None) -> Tensor:
+    """Return x + dropout(output), the residual connection."""
+    output = output.to(x.dtype)
+    return x + output if factors is None else torch.addcmul(x, output, factors)

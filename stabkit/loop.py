@@ -19,7 +19,7 @@ from stabkit.config import RunConfig
 from stabkit.fast import FastExecutor, supports
 from stabkit.geometry import Weights
 from stabkit.mixout import apply_mixout, plain_name, plain_state, remove_mixout
-from stabkit.optim import AdamW, parameter_groups
+from stabkit.optim import AdamW, laid_out, parameter_groups
 from stabkit.precision import HALF, set_precision
 from stabkit.records import Records
 from stabkit.schedule import hidden_multiplier, linear_schedule
@@ -98,9 +98,11 @@ def rates(config: RunConfig, steps: int) -> NDArray[np.float64]:
     return config.learning_rate * shares * factor
 
 
-def _optimizer(config: RunConfig, model: nn.Module) -> AdamW:
+def _optimizer(learner: Learner) -> AdamW:
+    config = learner.config
+    groups = parameter_groups(learner.model, config.weight_decay)
     return AdamW(
-        parameter_groups(model, config.weight_decay),
+        laid_out(groups) if learner.fast else groups,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -132,7 +134,7 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unw
     """
     config, model = learner.config, learner.model
     steps = config.steps(len(train))
-    optimizer, schedule = _optimizer(config, model), rates(config, steps)
+    optimizer, schedule = _optimizer(learner), rates(config, steps)
     scaler = torch.amp.GradScaler(learner.device.type, enabled=config.precision == "fp16")
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     parameters = [p for _, p in named]
@@ -154,12 +156,12 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unw
         loss = nn.functional.cross_entropy(learner.logits(batch), labels)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
-        norms = _clip(parameters, config.clip_norm)
+        norms = _clip(parameters, optimizer, config.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = float(schedule[step])
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=learner.fast is None)
         records.losses[step] = loss.detach()
         records.norms[step] = norms.index_select(0, kept)
         if step + 1 in evaluate_at:
@@ -171,11 +173,12 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unw
 
 
 @torch.no_grad()
-def _clip(parameters: list[nn.Parameter], limit: float | None) -> Tensor:
+def _clip(parameters: list[nn.Parameter], optimizer: AdamW, limit: float | None) -> Tensor:
     """Clip the gradients by their global norm and return each one's norm before clipping."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     norms = torch.stack(torch._foreach_norm(gradients))
     if limit is not None:
         scale = (limit / (norms.norm() + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale)
+        updated = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        torch._foreach_mul_([grad for grad in updated if grad is not None], scale)
     return norms

@@ -37,6 +37,28 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
+def laid_out(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the groups with one tensor each, of which their parameters are views from now on.
+
+    So are the gradients: an update, clipping and zeroing are one call a group instead of one a
+    parameter. That is for models that use every parameter in every step: one that a loss does not
+    depend on has zeros for a gradient here, and so decays. Gradients must stay where they are
+    (``zero_grad(set_to_none=False)``).
+    """
+    return [{**group, "params": [_joined(group["params"])]} for group in groups if group["params"]]
+
+
+def _joined(parameters: list[Tensor]) -> Tensor:
+    whole = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
+    whole.grad = torch.zeros_like(whole)
+    sizes = [p.numel() for p in parameters]
+    values, gradients = (torch.split(x, sizes) for x in (whole.detach(), whole.grad))
+    for parameter, value, gradient in zip(parameters, values, gradients, strict=True):
+        parameter.data = value.view_as(parameter)
+        parameter.grad = gradient.view_as(parameter)
+    return whole
+
+
 class AdamW(torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), with three switches.
 

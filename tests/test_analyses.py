@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+import stabkit
 from stabkit import analyses
 from stabkit.analyses import layer_swaps, loss_lines, loss_surface
 from stabkit.batches import encode
@@ -30,7 +31,7 @@ def runs() -> pd.DataFrame:
         config = pin(base.replace(seed=seed, train_size=32))
         verdicts = dict.fromkeys(SIGNS, False) | {"failed": failed}
         made = {"executor": "fast", "threads": 1, "device": "cpu", "steps": 3}
-        made["hardware"] = hardware(torch.device("cpu"))
+        made |= {"hardware": hardware(torch.device("cpu")), "version": stabkit.__version__}
         rows.append(vars(config) | verdicts | made | {"key": config.key})
     return pd.DataFrame(rows)
 
@@ -54,9 +55,12 @@ def test_layer_swaps_are_made_once(
     assert capsys.readouterr().err.splitlines() == [f"{line}: is there" for line in told]
 
 
-def test_weights_are_not_made_again_on_other_hardware(tmp_path: Path) -> None:
-    table, shelf = runs().assign(hardware="Another CPU"), Shelf(tmp_path)
-    with pytest.raises(StabkitError, match="have to be made again on Another CPU"):
+@pytest.mark.parametrize("other", [{"hardware": "Another CPU"}, {"version": "0.0.9"}])
+def test_weights_are_not_made_again_elsewhere(other: dict[str, str], tmp_path: Path) -> None:
+    """On other hardware, or by other code, the run may end otherwise."""
+    table, shelf = runs().assign(**other), Shelf(tmp_path)
+    (named,) = other.values()
+    with pytest.raises(StabkitError, match=f"have to be made again .* {named}.* --anew"):
         loss_surface(table, shelf)
     assert shelf.table("loss-surfaces").empty
 

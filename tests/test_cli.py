@@ -130,7 +130,7 @@ def test_reading_commands_import_neither_torch_nor_ray(tmp_path: Path) -> None:
 def test_module_and_version() -> None:
     command = [sys.executable, "-m", "stabkit", "--version"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "stabkit 0.1.0\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"stabkit {cli.__version__}\n", "")
 
 
 def test_own_file_from_run_to_show(stabkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:

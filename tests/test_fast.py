@@ -16,8 +16,8 @@ from transformers import ElectraConfig
 
 from stabkit.batches import encode, training_batches
 from stabkit.config import RunConfig
-from stabkit.fast import DropoutMasks, MaskedDropout, supports
-from stabkit.fused import Drawn, Formula, Keep, Layer, Layout
+from stabkit.fast import DrawnDropout, DropoutFactors, supports
+from stabkit.fused import ROUND, Drawn, Formula, Layer, Layout
 from stabkit.models import build
 from stabkit.train import Learner, task_of
 
@@ -129,44 +129,46 @@ def test_dropout_does_on_average_what_the_plain_executor_s_does() -> None:
     torch.testing.assert_close(spread, plain_spread, rtol=0.3, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.9])
-def test_masks_drop_the_asked_share(p: float, dtype: torch.dtype) -> None:
-    mask = DropoutMasks(0).take(torch.Size((1000, 400)), p, dtype)
-    assert mask.dtype == dtype
-    assert set(mask.flatten().tolist()) <= {0.0, 1.0}
-    error = 5 * (p * (1 - p) / mask.numel()) ** 0.5
-    dropped = (mask == 0).double()
+def test_factors_drop_the_asked_share_and_scale_the_rest(p: float) -> None:
+    factors = DropoutFactors(0).take(torch.Size((1000, 400)), p)
+    assert factors.dtype == torch.float32
+    kept = factors[factors > 0].unique()
+    torch.testing.assert_close(kept, torch.tensor([1 / (1 - p)]), rtol=1e-7, atol=0)
+    error = 5 * (p * (1 - p) / factors.numel()) ** 0.5
+    dropped = (factors == 0).double()
     assert dropped.mean().item() == pytest.approx(p, abs=error + 2**-16)
     if p:  # neighbours in a row and rows are independent
         for shifted in (dropped.roll(1, 0), dropped.roll(1, 1)):
             together = (dropped * shifted).mean().item()
-            assert together == pytest.approx(p * p, abs=5 * p / mask.numel() ** 0.5 + 2**-15)
+            assert together == pytest.approx(p * p, abs=5 * p / factors.numel() ** 0.5 + 2**-15)
 
 
-def test_masks_are_cut_from_one_seeded_stream_and_stay() -> None:
+def test_factors_are_cut_from_one_seeded_stream_and_stay() -> None:
     shape = torch.Size((7, 9))
-    one, two, other = DropoutMasks(1, block=100), DropoutMasks(1, block=100), DropoutMasks(2)
-    drawn = [one.take(shape, 0.4, torch.float32) for _ in range(5)]
-    copies = [mask.clone() for mask in drawn]
-    assert all(torch.equal(two.take(shape, 0.4, torch.float32), mask) for mask in copies)
-    assert not torch.equal(other.take(shape, 0.4, torch.float32), copies[0])
-    assert len({tuple(mask.flatten().tolist()) for mask in drawn}) == 5
+    one, two, other = DropoutFactors(1, block=100), DropoutFactors(1, block=100), DropoutFactors(2)
+    drawn = [one.take(shape, 0.4) for _ in range(5)]
+    copies = [factors.clone() for factors in drawn]
+    assert all(torch.equal(two.take(shape, 0.4), factors) for factors in copies)
+    assert not torch.equal(other.take(shape, 0.4), copies[0])
+    assert len({tuple(factors.flatten().tolist()) for factors in drawn}) == 5
     assert all(torch.equal(*pair) for pair in zip(drawn, copies, strict=True))
-    large = one.take(torch.Size((50, 50)), 0.4, torch.float32)  # more than a block
+    large = one.take(torch.Size((50, 50)), 0.4)  # more than a block
     assert large.shape == (50, 50)
 
 
 def test_dropout_scales_what_it_keeps_and_its_gradient() -> None:
-    layer = MaskedDropout(0.25, DropoutMasks(0))
-    x = torch.full((100, 100), 3.0, requires_grad=True)
-    y = layer(x)
-    assert set(y.flatten().tolist()) == {0.0, 4.0}
-    y.sum().backward()
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, (y / 3).detach())
+    layer = DrawnDropout(0.25, DropoutFactors(0))
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.full((100, 100), 3.0, requires_grad=True, dtype=dtype)
+        y = layer(x)
+        assert y.dtype == dtype
+        assert set(y.flatten().tolist()) == {0.0, 4.0}
+        y.sum().backward()
+        assert x.grad is not None
+        torch.testing.assert_close(x.grad, (y / 3).detach())
+    assert DrawnDropout(0.0, DropoutFactors(0))(x) is x
     assert layer.eval()(x) is x
-    assert MaskedDropout(0.0, DropoutMasks(0))(x) is x
 
 
 def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
@@ -197,6 +199,31 @@ def test_the_gradient_of_attention_is_that_of_its_formula() -> None:
     assert (above - below) / (2 * step) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("lengths", [(3, 2, 1), (16, 16), (16, 15, 1), (4, 4)])
+def test_packed_rows_are_few_kinds_of_many(lengths: tuple[int, ...]) -> None:
+    """A kernel of a product is made for every number of rows."""
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    layout = Layout.of(mask, 2, torch.float32)
+    assert layout.tokens == sum(lengths)
+    assert layout.padded == (len(set(lengths)) > 1)
+    real = mask.flatten().nonzero().squeeze(1)
+    assert torch.equal(layout.rows[: layout.tokens], real)
+    spare = layout.rows[layout.tokens :]
+    assert not mask.flatten()[spare].any()
+    assert (len(spare) > 0) == layout.padded  # padding needs one to stand for it
+    assert not layout.padded or len(layout.rows) % ROUND == 0
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_every_parameter_has_a_gradient(architecture: str) -> None:
+    """As the layout of the optimizer presumes: it decays all of them."""
+    trained = learner(tiny.config(architecture), "fast")
+    batch = next(batches(trained.config, padded=True))
+    labels = batch.pop("labels")
+    nn.functional.cross_entropy(trained.logits(batch), labels).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in trained.model.parameters())
+
+
 @pytest.mark.parametrize("drops", [True, False])
 @pytest.mark.parametrize("lengths", [(3, 2), (3, 3)])
 @pytest.mark.parametrize("gelu", ["none", "tanh"])
@@ -212,16 +239,21 @@ def test_a_layer_s_gradient_is_that_of_finite_differences(
 
     mask = (torch.arange(3) < torch.tensor(lengths)[:, None]).long()
     layout = Layout.of(mask, heads, torch.float64)
-    keep = Keep((torch.rand(4, 3, 3, generator=generator) < 0.7).double(), 1 / 0.7)
-    tokens = Keep((torch.rand(sum(lengths), hidden, generator=generator) < 0.7).double(), 1 / 0.7)
-    drawn = Drawn(keep, tokens, tokens) if drops else Drawn(None, None, None)
+    rows = len(layout.rows)
+
+    def factors(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=generator) < 0.7).double() / 0.7
+
+    tokens = factors(rows, hidden), factors(rows, hidden)
+    drawn = Drawn(factors(4, 3, 3), *tokens) if drops else Drawn(None, None, None)
     shapes = [(hidden, hidden), (hidden,)] * 4 + [(hidden,)] * 2
     shapes += [(inner, hidden), (inner,), (hidden, inner), (hidden,), (hidden,), (hidden,)]
     formula = Formula(heads, 0.7, gelu, 1e-12, torch.float64)
-    states = draw(1, sum(lengths), hidden)
+    states = draw(1, rows, hidden)
 
     def layer(x: Tensor, *weights: Tensor) -> Tensor:
-        return Layer.apply(x, layout, drawn, formula, *weights)  # type: ignore[no-any-return,no-untyped-call]
+        y: Tensor = Layer.apply(x, layout, drawn, formula, *weights)  # type: ignore[no-untyped-call]
+        return y[:, : sum(lengths)]
 
     weights = [draw(*shape) for shape in shapes]
     assert torch.autograd.gradcheck(layer, (states, *weights))  # type: ignore[no-untyped-call]

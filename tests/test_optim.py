@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from stabkit.errors import ConfigError
-from stabkit.optim import AdamW, parameter_groups
+from stabkit.optim import AdamW, laid_out, parameter_groups
 from stabkit.schedule import hidden_multiplier
 
 KERNELS = ["fused", "foreach", "loop"]
@@ -219,3 +219,36 @@ def test_biases_and_layer_norms_do_not_decay():
     grouped = [id(p) for p in decayed["params"] + plain["params"]]
     assert len(grouped) == len(set(grouped)) == len(names) - 1
     assert id(frozen) not in grouped
+
+
+@pytest.mark.parametrize(("correct", "placement", "decay_after"), SWITCHES)
+def test_parameters_laid_out_as_one_are_updated_as_each_alone(correct, placement, decay_after):
+    def trained(lay_out):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 3))
+        groups = parameter_groups(model, weight_decay=0.1)
+        groups = laid_out(groups) if lay_out else groups
+        optimizer = AdamW(
+            groups,
+            lr=0.01,
+            bias_correction=correct,
+            eps_placement=placement,
+            decay_after_step=decay_after,
+        )
+        places = [p.data_ptr() for p in model.parameters()]
+        for _ in range(5):
+            model(torch.randn(4, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=not lay_out)
+        assert [p.data_ptr() for p in model.parameters()] == places
+        assert len(optimizer.state) == (2 if lay_out else len(places))
+        return [p.detach() for p in model.parameters()]
+
+    for one, two in zip(trained(True), trained(False), strict=True):  # ends of vectors round else
+        torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-7)
+
+
+def test_nothing_is_laid_out_for_a_group_without_parameters():
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    assert [g["weight_decay"] for g in laid_out(parameter_groups(model, 0.1))] == [0.1]

@@ -121,7 +121,7 @@ class Training:
     def _reseed(self) -> None:
         """Begin a new stream of dropout masks, told by the step alone."""
         if self.fast:
-            self.fast.masks.reseed(self.plan.seed + self.step)
+            self.fast.source.reseed(self.plan.seed + self.step)
         else:
             torch.manual_seed(self.plan.seed + self.step)
 

@@ -1,0 +1,30 @@
+"""Matrix products of the fast executor, by the library that is quick on this processor."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from stabkit.records import hardware
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x @ weight.t() + bias (rows x outputs) of x (rows x inputs), in x's precision."""
+    if x.dtype == torch.float32 and _by_onednn():
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return found
+    return nn.functional.linear(x, weight, bias)
+
+
+@lru_cache
+def _by_onednn() -> bool:
+    """Say whether fp32 products are to be oneDNN's.
+
+    torch leaves them to MKL, which has no AVX-512 kernels for AMD's processors: there oneDNN's,
+    which are fp32 as well, take half the time (``benchmarks/step.py``). Of shapes that seldom come
+    again it makes too many kernels: callers round theirs.
+    """
+    name = hardware(torch.device("cpu"))
+    return "AMD" in name and "AVX512" in name and hasattr(torch.ops.mkldnn, "_linear_pointwise")
