@@ -6,8 +6,10 @@ turn and from the start of its process to the last dev score on disk or in hand:
 - this package's sweep, one process for each core; on a GPU instead seed after seed, in several
   processes that share the GPU, and all seeds at once as one model;
 - Hugging Face's Trainer at its defaults, seed after seed in one process, with torch's threads;
-- the Trainer at its best here (``step.py`` finds its settings), one process for each core, or
-  several that share the GPU, one thread each, the seeds shared out among them.
+- the Trainer at its best (``step.py`` finds its settings), one process for each core, or several
+  that share the GPU, one thread each, the seeds shared out among them.
+
+The first and the last train in fp32 and in the half precision that the device has.
 
 Runs are cut to ``--steps``, a quarter of their 468, so that what each of them costs beside its
 steps counts for more than it does in a whole study. With ``--cpu`` a GPU is left alone. The machine
@@ -38,7 +40,9 @@ RATE = 2e-4
 SHARING = 4  # processes on one GPU
 
 
-def _stabkit(seeds: Sequence[int], steps: int, processes: int, at_once: int = 1) -> list[float]:
+def _stabkit(
+    seeds: Sequence[int], steps: int, processes: int, at_once: int = 1, precision: str = "fp32"
+) -> list[float]:
     """Return the scores of a sweep, whose store is thrown away."""
     from stabkit import train
     from stabkit.presets import preset
@@ -47,7 +51,8 @@ def _stabkit(seeds: Sequence[int], steps: int, processes: int, at_once: int = 1)
     from stabkit.sweep import sweep
 
     recipe = {"learning_rate": RATE, "bias_correction": True, "epochs": None, "max_steps": steps}
-    config = train.pin(preset("devlin", model=MODEL, task=TASK, **recipe))
+    config = preset("devlin", model=MODEL, task=TASK, **recipe, precision=precision)
+    config = train.pin(config)
     with tempfile.TemporaryDirectory() as folder:
         store, options = Store(Path(folder)), {"progress": False, "seeds_at_once": at_once}
         runs = sweep(grid(config, seeds), store, processes, **options)
@@ -78,8 +83,11 @@ def _rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
     return splits[0], splits[1], models.load_tokenizer(MODEL)
 
 
-def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
-    """Return the scores of Trainers, one after the other, in this process."""
+def _trainer(seeds: Sequence[int], steps: int, precision: str | None = None) -> list[float]:
+    """Return the scores of Trainers, one after the other, in this process.
+
+    They are at their defaults, or at their best in a given precision.
+    """
     import torch
     from transformers import (
         AutoModelForSequenceClassification,
@@ -91,6 +99,7 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
     from stabkit.models import MINI_WEIGHTS
 
     rows, dev, tokenizer = _rows()
+    settings = {"optim": "adamw_torch_fused"} if precision else {}
     scores = []
     for seed in seeds:
         torch.manual_seed(seed)
@@ -100,7 +109,7 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
                     MINI_WEIGHTS / MODEL,
                     num_labels=2,
                     dtype=torch.float32,
-                    attn_implementation="eager" if best else "sdpa",
+                    attn_implementation="eager" if precision else "sdpa",
                 ),
                 args=TrainingArguments(
                     output_dir=output,
@@ -111,7 +120,9 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
                     learning_rate=RATE,
                     weight_decay=0.01,
                     use_cpu=not torch.cuda.is_available(),
-                    **({"optim": "adamw_torch_fused"} if best else {}),
+                    bf16=precision == "bf16",
+                    fp16=precision == "fp16",
+                    **settings,
                     report_to=[],
                     save_strategy="no",
                     logging_steps=10**6,
@@ -127,34 +138,44 @@ def _trainer(seeds: Sequence[int], steps: int, best: bool) -> list[float]:
     return scores
 
 
-def _trainers(seeds: Sequence[int], steps: int, processes: int) -> list[float]:
+def _trainers(seeds: Sequence[int], steps: int, processes: int, precision: str) -> list[float]:
     """Share the seeds out among processes of one thread each."""
     shares = [share for i in range(processes) if (share := list(seeds[i::processes]))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    begun = [_start(SHARE, share, steps, environment) for share in shares]
+    begun = [_start(f"{SHARE}, {precision}", share, steps, environment) for share in shares]
     return [score for process in begun for score in _scores(process)]
 
 
 Train = Callable[[Sequence[int], int], list[float]]
 SHARE = "a share of the seeds"
 DEFAULTS = "Trainer, defaults, one seed after the other"
-BEST = "Trainer, eager attention, fused AdamW, "
+TUNED = "Trainer, eager attention, fused AdamW, "
 
 
-def contestants(gpu: bool) -> dict[str, Train]:
-    """Return who trains, and how, on all cores or on a GPU."""
+def contestants(gpu: bool, half: str | None) -> dict[str, Train]:
+    """Return who trains, and how, on all cores or on a GPU; ``half`` is its half precision."""
     cores = os.cpu_count() or 1
     each = f"{SHARING} processes that share the GPU" if gpu else "a process per core"
     processes = SHARING if gpu else cores
-    ours: dict[str, Train] = {f"stabkit, {each}": partial(_stabkit, processes=processes)}
-    if gpu:
-        ours["stabkit, one seed after the other"] = partial(_stabkit, processes=1)
-        ours["stabkit, all seeds at once"] = partial(_stabkit, processes=1, at_once=SEEDS)
-    return {
-        **ours,
-        DEFAULTS: partial(_trainer, best=False),
-        f"{BEST}{each}": partial(_trainers, processes=processes),
+    precisions = [precision for precision in ("fp32", half) if precision]
+    ours: dict[str, Train] = {
+        f"stabkit, {precision}, {each}": partial(_stabkit, processes=processes, precision=precision)
+        for precision in precisions
     }
+    if gpu:
+        ours["stabkit, fp32, one seed after the other"] = partial(_stabkit, processes=1)
+        ours["stabkit, fp32, all seeds at once"] = partial(_stabkit, processes=1, at_once=SEEDS)
+    tuned = {
+        f"{TUNED}{precision}, {each}": partial(_trainers, processes=processes, precision=precision)
+        for precision in precisions
+    }
+    return {**ours, DEFAULTS: _trainer, **tuned}
+
+
+def shares(half: str | None) -> dict[str, Train]:
+    """Return how a process trains its share of the seeds."""
+    precisions = [precision for precision in ("fp32", half) if precision]
+    return {f"{SHARE}, {name}": partial(_trainer, precision=name) for name in precisions}
 
 
 def _start(
@@ -184,9 +205,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.cpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for the contestants, too
-    names = contestants(_has_gpu())
+    names = contestants(*_device())
     if options.one:
-        train = names.get(options.one, partial(_trainer, best=True))  # or a share of the seeds
+        train = {**names, **shares(_device()[1])}[options.one]
         print(json.dumps(train(list(options.seeds), options.steps)))
         return
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -200,10 +221,14 @@ def main() -> None:
     _print(seconds, means, options)
 
 
-def _has_gpu() -> bool:
-    import torch
+def _device() -> tuple[bool, str | None]:
+    """Say whether there is a GPU, and name the half precision that is native here."""
+    from stabkit.precision import best_precision
+    from stabkit.train import choose_device
 
-    return torch.cuda.is_available()
+    device = choose_device()
+    half = best_precision(device)
+    return device.type == "cuda", None if half == "fp32" else half
 
 
 def _print(
@@ -215,13 +240,15 @@ def _print(
     )
     print("| | seconds | x Trainer's defaults | x Trainer's best | mean dev score, % |")
     print("|---|---|---|---|---|")
-    best = next(name for name in seconds if name.startswith(BEST))
+    tuned = [name for name in seconds if name.startswith(TUNED)]
+    best = min(tuned, key=lambda name: statistics.median(seconds[name]))
     for name, times in seconds.items():
         ratios = [
             statistics.median(a / b for a, b in zip(seconds[of], times, strict=True))
             for of in (DEFAULTS, best)
         ]
-        cells = [name, f"{statistics.median(times):.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        label = f"**{name}** (its best)" if name == best else name
+        cells = [label, f"{statistics.median(times):.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         print(f"| {' | '.join([*cells, f'{100 * means[name]:.1f}'])} |")
 
 

@@ -22,9 +22,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _by_onednn() -> bool:
     """Say whether fp32 products are to be oneDNN's.
 
-    torch leaves them to MKL, which has no AVX-512 kernels for AMD's processors: there oneDNN's,
-    which are fp32 as well, take half the time (``benchmarks/step.py``). Of shapes that seldom come
-    again it makes too many kernels: callers round theirs.
+    torch leaves them to MKL, which does not use AVX-512 on AMD's processors: there oneDNN's, which
+    are fp32 as well, are about twice as quick (``benchmarks/measured/step.md``). oneDNN makes a
+    kernel for every shape: callers round theirs.
     """
     name = hardware(torch.device("cpu"))
     return "AMD" in name and "AVX512" in name and hasattr(torch.ops.mkldnn, "_linear_pointwise")

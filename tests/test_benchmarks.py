@@ -75,7 +75,7 @@ def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
 
 def test_ceilings_are_positive_rates() -> None:
     found = load("floor").ceilings(torch.device("cpu"), torch.float32, rounds=2)
-    assert found.flops > 1e8 and found.bandwidth > 1e8
+    assert found.flops > 1e8 and found.bandwidth > 1e8 and found.gain >= 1.0
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -88,13 +88,14 @@ def test_ratios_are_taken_round_by_round() -> None:
         "floor, fp32": [0.5, 1.0, 1.5],
     }
     found = {
-        name: [{"seconds": s, "peak": 1.0, "start": 2.0} for s in times]
+        name: [{"seconds": s, "peak": 1.0, "start": 2.0, "gain": 2.0} for s in times]
         for name, times in seconds.items()
     }
     table = step.table(found, workloads.WORKLOADS["mini, mini-RTE"])
     assert table[2] == "| stabkit, fast, fp32 | 0.5 | 2.00 | 1.50 | 4.00 | 50% | 1 | 2.0 | 23400 |"
     assert "**Trainer, eager attention, fused AdamW** (its best)" in table[4]
-    assert "| 100% |" in table[-1]
+    assert "| 100% |" in table[-3]
+    assert " 2.0 times " in table[-1]
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -155,20 +156,22 @@ def test_a_study_shares_its_seeds_out_and_trains_them_by_each_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study = load("study")
-    assert all(0.3 < score < 0.8 for score in study._trainer([3000, 3001], 1, best=True))
+    for train in (study._trainer, *study.shares("bf16").values()):
+        assert all(0.3 < score < 0.8 for score in train([3000, 3001], 1))
     shares: list[list[int]] = []
 
     def start(name: str, seeds: list[int], steps: int, environment: dict[str, str]) -> list[float]:
-        assert (name, steps, environment["OMP_NUM_THREADS"]) == (study.SHARE, 1, "1")
+        assert name in study.shares("bf16")
+        assert (steps, environment["OMP_NUM_THREADS"]) == (1, "1")
         shares.append(seeds)
         return [seed / 100 for seed in seeds]
 
     monkeypatch.setattr(study, "_start", start)
     monkeypatch.setattr(study, "_scores", lambda scores: scores)
-    assert sorted(study._trainers(range(5), 1, 2)) == [0.0, 0.01, 0.02, 0.03, 0.04]
+    assert sorted(study._trainers(range(5), 1, 2, "bf16")) == [0.0, 0.01, 0.02, 0.03, 0.04]
     assert shares == [[0, 2, 4], [1, 3]]
     shares.clear()
-    study._trainers(range(1), 1, 2)
+    study._trainers(range(1), 1, 2, "fp32")
     assert shares == [[0]]
 
 
@@ -178,13 +181,19 @@ def test_a_gpu_is_shared_by_processes_or_has_all_seeds_at_once(
     study, swept = load("study"), []
 
     def sweep(configs: list[Any], store: Any, processes: int, **options: Any) -> pd.DataFrame:
-        swept.append((len(configs), processes, options["seeds_at_once"]))
+        swept.append((len(configs), processes, options["seeds_at_once"], configs[0].precision))
         return pd.DataFrame({"score_last": [0.5] * len(configs)})
 
     monkeypatch.setattr("stabkit.sweep.sweep", sweep)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    for gpu in (False, True):
-        ours = [one for name, one in study.contestants(gpu).items() if name.startswith("stabkit")]
+    for gpu, half in ((False, None), (True, "bf16")):
+        named = study.contestants(gpu, half)
+        ours = [one for name, one in named.items() if name.startswith("stabkit")]
         assert all(one(range(3), 1) == [0.5] * 3 for one in ours)
-        assert [name for name in study.contestants(gpu) if name.startswith(study.BEST)]
-    assert swept == [(3, 2, 1), (3, study.SHARING, 1), (3, 1, 1), (3, 1, study.SEEDS)]
+        assert len([name for name in named if name.startswith(study.TUNED)]) == 1 + gpu
+    assert swept == [
+        (3, 2, 1, "fp32"),
+        *((3, study.SHARING, 1, precision) for precision in ("fp32", "bf16")),
+        (3, 1, 1, "fp32"),
+        (3, 1, study.SEEDS, "fp32"),
+    ]
