@@ -6,10 +6,10 @@ turn and from the start of its process to the last dev score on disk or in hand:
 - this package's sweep, one process for each core; on a GPU instead seed after seed, in several
   processes that share the GPU, and all seeds at once as one model;
 - Hugging Face's Trainer at its defaults, seed after seed in one process, with torch's threads;
-- the Trainer at its best (``step.py`` finds its settings), one process for each core, or several
-  that share the GPU, one thread each, the seeds shared out among them.
+- the Trainer with what helps it (``step.py`` tries its settings), one process for each core, or
+  several that share the GPU, one thread each, the seeds shared out among them.
 
-The first and the last train in fp32 and in the half precision that the device has.
+These processes train in fp32, and again in the half precision that the device has.
 
 Runs are cut to ``--steps``, a quarter of their 468, so that what each of them costs beside its
 steps counts for more than it does in a whole study. With ``--cpu`` a GPU is left alone. The machine
@@ -86,7 +86,7 @@ def _rows() -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
 def _trainer(seeds: Sequence[int], steps: int, precision: str | None = None) -> list[float]:
     """Return the scores of Trainers, one after the other, in this process.
 
-    They are at their defaults, or at their best in a given precision.
+    They are at their defaults, or have what helps them in a given precision.
     """
     import torch
     from transformers import (
@@ -247,7 +247,7 @@ def _print(
             statistics.median(a / b for a, b in zip(seconds[of], times, strict=True))
             for of in (DEFAULTS, best)
         ]
-        label = f"**{name}** (its best)" if name == best else name
+        label = f"**{name}** (the best of them)" if name == best else name
         cells = [label, f"{statistics.median(times):.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
         print(f"| {' | '.join([*cells, f'{100 * means[name]:.1f}'])} |")
 

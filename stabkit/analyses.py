@@ -206,18 +206,23 @@ def _made_again(row: dict[str, Any]) -> PreTrainedModel:
 def _as_made(row: dict[str, Any]) -> tuple[ExecutorName, int, torch.device]:
     """Return how to make a run again: executor, threads, device.
 
-    Raises StabkitError on other hardware than the run's, or with another version of this package:
-    other bits may be another outcome.
+    Raises StabkitError where this would give other bits, which may be another outcome: on other
+    hardware, or with a version of this package or of torch that trains otherwise.
     """
     device = torch.device(row["device"])
-    made = f"on {row['hardware']} with stabkit {row['version']}"
-    if (here := f"on {hardware(device)} with stabkit {stabkit.__version__}") != made:
+    made = _circumstances(row["hardware"], row["version"], row["torch"])
+    if (here := _circumstances(hardware(device), stabkit.__version__, torch.__version__)) != made:
         raise StabkitError(
             f"the weights of run {row['key']} have to be made again as they were made, {made}, and "
             f"this would be {here}: the run might end otherwise; do the analysis there, or do the "
             "study here (stabkit study --anew)"
         )
     return row["executor"], int(row["threads"]), device
+
+
+def _circumstances(device: str, version: str, torch_version: str) -> str:
+    """Name what the bits of a run depend on."""
+    return f"on {device} with stabkit {version.rpartition('.')[0]} and torch {torch_version}"
 
 
 def _signed(row: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

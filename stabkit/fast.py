@@ -2,11 +2,11 @@
 
 Savings, all behind the interfaces of the model as it is: dropouts are cut from large blocks of
 cheap random bits (torch's draw costs several times more), a layer is one autograd function
-(``stabkit.fused``) whose products are those of the quickest library (``stabkit.products``), the
-encoder works on the real tokens of a padded batch only, and the optimizer on one tensor for all
-weights (``stabkit.optim.laid_out``). The distribution of every dropout, the batches and the
-formulas are those of the plain executor; the random draws differ, so results are equal in
-distribution, not in bits.
+(``stabkit.fused``) whose products are those of the quickest library (``stabkit.products``), and the
+encoder works on the real tokens of a padded batch only. Beside the model, the loop then has its
+parameters laid out for the optimizer (``stabkit.optim.laid_out``). The distribution of every
+dropout, the batches and the formulas are those of the plain executor; the random draws differ, so
+results are equal in distribution, not in bits.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class DrawnDropout(nn.Dropout):
 class FastExecutor:
     """A model's fast dropout and layers; ``inputs`` prepares each batch.
 
-    The encoder's input (batch, length, hidden) is packed to the real tokens (1, tokens, hidden) on
+    The encoder's input (batch, length, hidden) is packed to real tokens, (1, rows, hidden), on
     its way in and unpacked on its way out. Works on encoders of the BERT family (BERT, RoBERTa,
     ALBERT and what shares their interface): ``supports`` says whether a model is one.
     """
@@ -145,9 +145,9 @@ class FastExecutor:
 
     def _layer(self, parts: Parts, x: Tensor, *_: Any, **__: Any) -> Tensor:
         """Do what a layer's ``forward`` does."""
-        layout, formula, tokens = self.layout, self.formula, x.shape[:-1].numel()
+        layout, formula, rows = self.layout, self.formula, x.shape[:-1].numel()
         square = torch.Size((layout.batch * formula.heads, layout.length, layout.length))
-        shape = torch.Size((tokens, x.shape[-1]))
+        shape = torch.Size((rows, x.shape[-1]))
         drawn = Drawn(
             self._factors(parts.attention_dropout, square),
             self._factors(parts.output_dropout, shape),

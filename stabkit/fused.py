@@ -2,9 +2,8 @@
 
 The layers of BERT, RoBERTa and ALBERT are the same few products with little between them. At a
 small width a good part of a step is bookkeeping: a node of autograd for every operation, views,
-copies. Here a layer is one node. Its forward and backward pass call torch's own kernels in the
-order in which autograd would, so that fp32 results are those of the separate operations to the last
-bit.
+copies. Here a layer is one node, and its forward and backward pass are few kernels: results are
+those of the separate operations to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from stabkit.products import linear
 
 GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # torch's names of them
-ROUND = 16  # products of few shapes: a kernel is made for each
+ROUND = 16  # padded batches have a multiple of it as rows: oneDNN makes a kernel for every shape
 MASKED = -1e4  # added to the scores of padding; exp of it is 0 in every precision used
 
 
@@ -135,7 +134,7 @@ class Formula:
 
 
 class Layer(torch.autograd.Function):
-    """Post-LN attention and feed-forward: the hidden states of real tokens in and out.
+    """Post-LN attention and feed-forward: the hidden states of packed rows in and out.
 
     Arguments are the states (... x hidden), a Layout, what is dropped, a Formula and the tensors of
     ``Parts.weights``.
@@ -220,7 +219,7 @@ def _attend_back(
     shares: Tensor,
     dropped: Tensor,
 ) -> Tensor:
-    """Return the gradient of ``_attend``'s queries, keys and values (tokens x 3 hidden)."""
+    """Return the gradient of ``_attend``'s queries, keys and values (rows x 3 hidden)."""
     grad_context = grad.view(-1, q.shape[-1]).index_select(0, layout.spread).view(q.shape)
     d_dropped = torch.bmm(grad_context, v.transpose(1, 2)).to(shares.dtype)
     d_shares = _dropped(d_dropped, drawn.attention)

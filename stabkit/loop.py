@@ -161,12 +161,13 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unw
             group["lr"] = float(schedule[step])
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad(set_to_none=learner.fast is None)
+        optimizer.zero_grad(set_to_none=learner.fast is None)  # laid-out ones keep their places
         records.losses[step] = loss.detach()
         records.norms[step] = norms.index_select(0, kept)
         if step + 1 in evaluate_at:
             records.evaluations[step + 1] = learner.evaluate(dev).argmax(1)
         watch(step + 1, model)
+    model.zero_grad()
     if config.mixout:
         remove_mixout(model)
     return records
@@ -174,7 +175,10 @@ def fine_tune(learner: Learner, train: Encoded, dev: Encoded, watch: Watch = unw
 
 @torch.no_grad()
 def _clip(parameters: list[nn.Parameter], optimizer: AdamW, limit: float | None) -> Tensor:
-    """Clip the gradients by their global norm and return each one's norm before clipping."""
+    """Clip the gradients by their global norm and return each one's norm before clipping.
+
+    The optimizer has the same gradients, where they are laid out in fewer tensors.
+    """
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     norms = torch.stack(torch._foreach_norm(gradients))
     if limit is not None:

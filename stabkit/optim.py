@@ -42,8 +42,8 @@ def laid_out(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     So are the gradients: an update, clipping and zeroing are one call a group instead of one a
     parameter. That is for models that use every parameter in every step: one that a loss does not
-    depend on has zeros for a gradient here, and so decays. Gradients must stay where they are
-    (``zero_grad(set_to_none=False)``).
+    depend on has zeros for a gradient here, and so decays. While they are trained, gradients must
+    stay where they are (``zero_grad(set_to_none=False)``).
     """
     return [{**group, "params": [_joined(group["params"])]} for group in groups if group["params"]]
 

@@ -168,7 +168,8 @@ Anew: TypeAlias = Annotated[
     Option(
         "--anew",
         help="Repeat published runs here. Needed on other hardware, whose runs cannot be compared "
-        "with the published ones; stabkit publish then replaces the old runs with yours.",
+        "with the published ones, and for looks into their weights by another version; "
+        "stabkit publish then replaces the old runs with yours.",
     ),
 ]
 DryRun: TypeAlias = Annotated[bool, Option("--dry-run", help="Count the runs and do none.")]

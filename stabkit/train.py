@@ -195,8 +195,8 @@ def follow(
     """Make a run again and show its weights to ``watch`` before the first step and after each.
 
     ``watch`` is called with the number of steps done and the weights, named as ``trained_model``
-    has them. They are those in training: copy what is to be kept, and change nothing. The run is
-    the same to the bit, watched or not. Raises as ``run`` does.
+    has them. They are those in training: copy what is to be kept, and change nothing, gradients
+    included. The run is the same to the bit, watched or not. Raises as ``run`` does.
     """
 
     def named(step: int, model: nn.Module) -> None:

@@ -75,7 +75,7 @@ def test_the_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
 
 def test_ceilings_are_positive_rates() -> None:
     found = load("floor").ceilings(torch.device("cpu"), torch.float32, rounds=2)
-    assert found.flops > 1e8 and found.bandwidth > 1e8 and found.gain >= 1.0
+    assert found.flops > 1e8 and found.bandwidth > 1e8 and found.gain > 0.5
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -88,7 +88,9 @@ def test_ratios_are_taken_round_by_round() -> None:
         "floor, fp32": [0.5, 1.0, 1.5],
     }
     found = {
-        name: [{"seconds": s, "peak": 1.0, "start": 2.0, "gain": 2.0} for s in times]
+        name: [
+            {"seconds": s, "peak": 1.0, "start": 2.0, "gain": 2.0, "onednn": True} for s in times
+        ]
         for name, times in seconds.items()
     }
     table = step.table(found, workloads.WORKLOADS["mini, mini-RTE"])

@@ -22,7 +22,7 @@ def draw(*shape: int) -> Tensor:
 
 @pytest.fixture(params=[False, pytest.param(True, marks=ONEDNN)], ids=["torch", "onednn"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(products, "_by_onednn", lambda: request.param)
+    monkeypatch.setattr(products, "by_onednn", lambda: request.param)
     yield
 
 
@@ -37,7 +37,7 @@ def test_products_are_those_of_float64(shape: tuple[int, int, int], bias: bool) 
 
 
 @pytest.mark.usefixtures("library")
-def test_transposed_tensors_need_no_copy_first() -> None:
+def test_transposed_tensors_are_taken_as_they_are() -> None:
     """The gradients of a linear part are products of its transposed tensors."""
     x, grad, weight = draw(48, 6), draw(48, 10), draw(10, 6)
     torch.testing.assert_close(linear(grad, weight.t()), grad @ weight)
@@ -73,8 +73,15 @@ def test_onednn_multiplies_where_mkl_is_slow(
     name: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "hardware", lambda device: name)
-    products._by_onednn.cache_clear()
+    products.by_onednn.cache_clear()
     try:
-        assert products._by_onednn() == expected
+        assert products.by_onednn() == expected
     finally:
-        products._by_onednn.cache_clear()
+        products.by_onednn.cache_clear()
+
+
+def test_only_products_of_the_cpu_are_onednn_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "by_onednn", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None, raising=False)
+    x = torch.empty(4, 3, device="meta")
+    assert linear(x, torch.empty(2, 3, device="meta")).device.type == "meta"
